@@ -1,0 +1,46 @@
+"""The errors that this package raises for its users; each message says what was given, what was expected, what to do."""
+
+from __future__ import annotations
+
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "InputError",
+    "MissingExtraError",
+    "MsrfError",
+    "NonFiniteLossError",
+    "StorageError",
+]
+
+
+class MsrfError(Exception):
+    """Base of every error that a user of this package can cause and mend."""
+
+
+class InputError(MsrfError, ValueError):
+    """An argument or an array that a function or a network cannot take."""
+
+
+class DataError(MsrfError, ValueError):
+    """An image, a mask or a data set that is missing, broken or inconsistent; the message names the file."""
+
+
+class CheckpointError(MsrfError, RuntimeError):
+    """Weights that do not fit the network, that are damaged, or that are not the file they are said to be."""
+
+
+class ConfigError(MsrfError, ValueError):
+    """A bundle configuration or an override that does not say what its author meant."""
+
+
+class NonFiniteLossError(MsrfError, ArithmeticError):
+    """The training loss became NaN or infinite; the message names the files of the batch."""
+
+
+class StorageError(MsrfError, OSError):
+    """A file could not be written whole, and what was there before is untouched."""
+
+
+class MissingExtraError(MsrfError, ImportError):
+    """An optional library is not installed; the message names the extra that brings it."""
