@@ -1,0 +1,7 @@
+"""Networks as MONAI components, their blocks, and loaders for the weights of the original implementations."""
+
+from __future__ import annotations
+
+from msrf_monai.networks.nets import MSRFNet, MSRFNetOutput
+
+__all__ = ["MSRFNet", "MSRFNetOutput"]
