@@ -1,0 +1,46 @@
+"""Handlers for MONAI's trainers and evaluators: exact resume, best weights, guards, progress, pictures and reports."""
+
+from __future__ import annotations
+
+from msrf_monai.engines.best import SaveBest, save_weights, versions
+from msrf_monai.engines.cases import case_names
+from msrf_monai.engines.curves import TrainingCurves, draw_curves
+from msrf_monai.engines.ema import ExponentialMovingAverage
+from msrf_monai.engines.evaluation import SegmentationReport
+from msrf_monai.engines.events import ResumeEvents
+from msrf_monai.engines.gallery import GalleryCase, PredictionGallery, draw_gallery
+from msrf_monai.engines.guard import NaNGuard
+from msrf_monai.engines.history import History
+from msrf_monai.engines.progress import Progress
+from msrf_monai.engines.seeding import SeedEpochs, epoch_seed
+from msrf_monai.engines.stopping import EarlyStop
+from msrf_monai.engines.summary import case_row, summarise
+from msrf_monai.engines.training_state import TrainingState
+from msrf_monai.engines.weights import LoadWeights, load_weights, read_weights
+
+__all__ = [
+    "EarlyStop",
+    "ExponentialMovingAverage",
+    "GalleryCase",
+    "History",
+    "LoadWeights",
+    "NaNGuard",
+    "PredictionGallery",
+    "Progress",
+    "ResumeEvents",
+    "SaveBest",
+    "SeedEpochs",
+    "SegmentationReport",
+    "TrainingCurves",
+    "TrainingState",
+    "case_names",
+    "case_row",
+    "draw_curves",
+    "draw_gallery",
+    "epoch_seed",
+    "load_weights",
+    "read_weights",
+    "save_weights",
+    "summarise",
+    "versions",
+]

@@ -1,0 +1,99 @@
+"""The best weights of a training run, as a plain file that anything can load."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+import monai
+import torch
+from ignite.engine import Events
+from torch import nn
+
+import msrf_monai
+from msrf_monai.engines.weights import unwrap
+from msrf_monai.files import write_bytes, write_text
+
+__all__ = ["SaveBest", "save_weights", "versions"]
+
+_LOGGER = logging.getLogger(__name__)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that decide a result: this package, MONAI and PyTorch."""
+    return {"msrf_monai": msrf_monai.__version__, "monai": str(monai.__version__), "torch": str(torch.__version__)}
+
+
+def save_weights(network: nn.Module, path: str | Path) -> str:
+    """Write a network's plain state dictionary, whole or not at all.
+
+    Args:
+        network: a network, maybe wrapped for distributed training or compiled.
+        path: the ``.pt`` file to write; ``torch.load(path, weights_only=True)`` reads it.
+
+    Returns:
+        The SHA-256 digest of the file.
+
+    Raises:
+        StorageError: when it cannot be written; an older file stays as it is.
+    """
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in unwrap(network).state_dict().items()}
+    content = io.BytesIO()
+    torch.save(state, content)
+    write_bytes(path, content.getvalue())
+    return hashlib.sha256(content.getvalue()).hexdigest()
+
+
+class SaveBest:
+    """Keep the weights of the best validation, by the evaluator's key metric.
+
+    Attach it to the evaluator. When the epoch that was just validated is the best so far, the evaluator's network (the
+    averaged one where validation uses it) is written to ``save_dir/filename``, with a small JSON file beside it.
+    Together with ``TrainingState``, which restores the best metric, a resumed run never replaces a better file.
+
+    Args:
+        save_dir: folder of the weights, such as a bundle's ``models``.
+        network: what to save; the evaluator's own network by default.
+        filename: name of the weights; the JSON file has the same name with ``.json``.
+        seed: seed of the run, noted in the JSON file.
+    """
+
+    def __init__(
+        self, save_dir: str, *, network: nn.Module | None = None, filename: str = "model.pt", seed: int | None = None
+    ) -> None:
+        self.path = Path(save_dir) / filename
+        self.network = network
+        self.seed = seed
+
+    def attach(self, engine: Any) -> None:
+        """Register with an evaluator that has a key metric."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Any) -> None:
+        """Save when this epoch is the best; only the process of rank 0 writes.
+
+        Raises:
+            StorageError: when the files cannot be written.
+        """
+        state = engine.state
+        if state.best_metric_epoch != state.epoch or idist.get_rank() != 0:
+            return
+        network = self.network if self.network is not None else engine.network
+        digest = save_weights(network, self.path)
+        record = {
+            "sha256": digest,
+            "epoch": int(state.epoch),
+            "metric": state.key_metric_name,
+            "value": float(state.best_metric),
+            "seed": self.seed,
+            "versions": versions(),
+        }
+        write_text(self.path.with_suffix(".json"), json.dumps(record, indent=4) + "\n")
+        _LOGGER.info(
+            "epoch %d is the best so far (%s %.4f): %s", record["epoch"], record["metric"], record["value"], self.path
+        )

@@ -1,0 +1,102 @@
+"""Overlap of two binary masks: counts of each image, and the scores that follow from them.
+
+Conventions where a mask is empty, for every score alike: prediction and truth both empty is 1 (nothing was there and
+nothing was found); a score whose denominator is 0 for another reason is 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from msrf_monai.errors import InputError
+
+__all__ = ["OVERLAP_SCORES", "Confusion", "confusion", "dice", "iou", "iou_from_dice", "precision", "recall"]
+
+
+class Confusion(NamedTuple):
+    """Pixel counts, int64 tensors of one shape: true positives, false positives, false negatives, true negatives."""
+
+    tp: Tensor
+    fp: Tensor
+    fn: Tensor
+    tn: Tensor
+
+    def pooled(self) -> Confusion:
+        """Return the counts over all images together, tensors of shape ()."""
+        return Confusion(*(count.sum() for count in self))
+
+
+def confusion(pred: Tensor, label: Tensor, *, region: Tensor | None = None) -> Confusion:
+    """Count the pixels of each image by what was predicted and what is true.
+
+    Args:
+        pred: decided masks (B, ...), boolean or of any type with values {0, 1}.
+        label: true masks, same shape.
+        region: where pixels count, same shape, such as the field of view of a fundus camera; everywhere by default.
+
+    Returns:
+        Counts (B,), int64, on the device of the masks.
+
+    Raises:
+        InputError: when shapes differ, there is no image axis, or a mask has other values than 0 and 1.
+    """
+    masks = {"pred": pred, "label": label} if region is None else {"pred": pred, "label": label, "region": region}
+    for name, mask in masks.items():
+        if mask.shape != label.shape or mask.ndim < 1:
+            raise InputError(f"{name} has shape {tuple(mask.shape)}, expected (B, ...) as label {tuple(label.shape)}")
+        if mask.dtype != torch.bool and not bool(((mask == 0) | (mask == 1)).all()):
+            raise InputError(
+                f"{name} must be a decided mask of 0 and 1, its values go from {mask.min()} to {mask.max()}"
+            )
+    predicted, true = pred.bool().flatten(1), label.bool().flatten(1)
+    counted = torch.ones_like(true) if region is None else region.bool().flatten(1)
+    return Confusion(
+        tp=(predicted & true & counted).sum(1),
+        fp=(predicted & ~true & counted).sum(1),
+        fn=(~predicted & true & counted).sum(1),
+        tn=(~predicted & ~true & counted).sum(1),
+    )
+
+
+def dice(counts: Confusion) -> Tensor:
+    """Return the Dice score 2 TP / (2 TP + FP + FN), float64 in [0, 1], of the counts' shape."""
+    return _share(2 * counts.tp, 2 * counts.tp + counts.fp + counts.fn, counts)
+
+
+def iou(counts: Confusion) -> Tensor:
+    """Return the intersection over union TP / (TP + FP + FN), float64 in [0, 1], of the counts' shape."""
+    return _share(counts.tp, counts.tp + counts.fp + counts.fn, counts)
+
+
+def precision(counts: Confusion) -> Tensor:
+    """Return the precision TP / (TP + FP), float64 in [0, 1], of the counts' shape."""
+    return _share(counts.tp, counts.tp + counts.fp, counts)
+
+
+def recall(counts: Confusion) -> Tensor:
+    """Return the recall (sensitivity) TP / (TP + FN), float64 in [0, 1], of the counts' shape."""
+    return _share(counts.tp, counts.tp + counts.fn, counts)
+
+
+def iou_from_dice(score: Tensor | float) -> Tensor | float:
+    """Return the intersection over union that belongs to a Dice score (F1) of the same counts: F / (2 - F)."""
+    return score / (2 - score)
+
+
+OVERLAP_SCORES: Mapping[str, Callable[[Confusion], Tensor]] = {
+    "dice": dice,
+    "iou": iou,
+    "precision": precision,
+    "recall": recall,
+}
+"""The overlap scores by name."""
+
+
+def _share(part: Tensor, whole: Tensor, counts: Confusion) -> Tensor:
+    both_empty = counts.tp + counts.fp + counts.fn == 0
+    share = part.double() / whole.clamp(min=1).double()
+    return torch.where(both_empty, torch.ones_like(share), share)

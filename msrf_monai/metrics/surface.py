@@ -1,0 +1,49 @@
+"""Distance between the outlines of two masks."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import torch
+from monai.metrics.hausdorff_distance import compute_hausdorff_distance
+from torch import Tensor
+
+from msrf_monai.errors import InputError
+
+__all__ = ["hausdorff95"]
+
+
+def hausdorff95(pred: Tensor, label: Tensor, *, spacing: Sequence[float] | None = None) -> Tensor:
+    """Return the 95th percentile Hausdorff distance of each image, computed by MONAI.
+
+    Args:
+        pred: decided masks (B, X, Y) of {0, 1}.
+        label: true masks, same shape.
+        spacing: size of a pixel along X and Y, such as millimetres; 1 and 1 by default, which makes pixels the unit.
+
+    Returns:
+        float64 (B,), 0 or more: the larger of the two directions' percentiles. Both masks empty is 0. Exactly one
+        empty is NaN, since no distance exists: leave it out of a mean and say how many there were.
+
+    Raises:
+        InputError: when the shapes differ or are not (B, X, Y).
+    """
+    if pred.shape != label.shape or pred.ndim != 3:
+        raise InputError(f"expected two masks (B, X, Y), got {tuple(pred.shape)} and {tuple(label.shape)}")
+    distances = torch.zeros(len(pred), dtype=torch.float64)
+    has_pred, has_label = pred.flatten(1).any(1).cpu(), label.flatten(1).any(1).cpu()
+    distances[has_pred != has_label] = torch.nan
+    both = has_pred & has_label
+    if both.any():
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*always_return_as_numpy", category=FutureWarning)  # MONAI's own
+            found = compute_hausdorff_distance(
+                pred[both][:, None].float(),
+                label[both][:, None].float(),
+                include_background=True,
+                percentile=95,
+                spacing=None if spacing is None else [float(size) for size in spacing],
+            )
+        distances[both] = torch.as_tensor(found).flatten().cpu().double()
+    return distances
