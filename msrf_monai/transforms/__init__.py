@@ -1,0 +1,59 @@
+"""Transforms for 2-D images: load, resize, edge maps, decisions, geometry restored, save.
+
+Arrays inside chains are channel-first in MONAI's axis order, ``(C, W, H)`` for image files; see ``rows``.
+"""
+
+from __future__ import annotations
+
+from msrf_monai.edges import canny_edges, mask_edge_target, mask_edges
+from msrf_monai.transforms.colour import RandColorJitter, RandColorJitterd, shift_colours
+from msrf_monai.transforms.decide import DecideMask, DecideMaskd, decide_mask
+from msrf_monai.transforms.edge_map import EdgeMap, EdgeMapd, EdgeTarget, EdgeTargetd
+from msrf_monai.transforms.layout import SafeFolderLayout
+from msrf_monai.transforms.load import LoadImage2D, LoadImage2Dd
+from msrf_monai.transforms.load_mask import LoadMask2D, LoadMask2Dd
+from msrf_monai.transforms.overlay import SaveOverlay, SaveOverlayd, draw_overlay
+from msrf_monai.transforms.picture import Picture
+from msrf_monai.transforms.reading import read_picture
+from msrf_monai.transforms.resize import Resize2D, Resize2Dd
+from msrf_monai.transforms.restore import RestoreSized
+from msrf_monai.transforms.rows import to_planes, to_rows
+from msrf_monai.transforms.save import SaveMask, SaveMaskd, SaveProbability, SaveProbabilityd
+from msrf_monai.transforms.select import SelectMask, SelectMaskd
+
+__all__ = [
+    "DecideMask",
+    "DecideMaskd",
+    "EdgeMap",
+    "EdgeMapd",
+    "EdgeTarget",
+    "EdgeTargetd",
+    "LoadImage2D",
+    "LoadImage2Dd",
+    "LoadMask2D",
+    "LoadMask2Dd",
+    "Picture",
+    "RandColorJitter",
+    "RandColorJitterd",
+    "Resize2D",
+    "Resize2Dd",
+    "RestoreSized",
+    "SafeFolderLayout",
+    "SaveMask",
+    "SaveMaskd",
+    "SaveOverlay",
+    "SaveOverlayd",
+    "SaveProbability",
+    "SaveProbabilityd",
+    "SelectMask",
+    "SelectMaskd",
+    "canny_edges",
+    "decide_mask",
+    "draw_overlay",
+    "mask_edge_target",
+    "mask_edges",
+    "read_picture",
+    "shift_colours",
+    "to_planes",
+    "to_rows",
+]
