@@ -1,0 +1,1 @@
+"""The command line, ``msrf-monai``: one small file for each group of commands."""

@@ -1,0 +1,157 @@
+"""What a configuration asks for: the pictures of a part or a fold of a prepared data set, or of any folder."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from msrf_monai.data.folder import DATALIST_NAME
+from msrf_monai.data.pictures import PICTURE_SUFFIXES
+from msrf_monai.data.splits import PARTS
+from msrf_monai.errors import DataError, InputError
+from msrf_monai.files import sha256_of
+
+__all__ = ["list_images", "load_datalist", "verify_dataset"]
+
+INPUT_SUFFIXES = (*sorted(PICTURE_SUFFIXES - {".gif", ".webp"}), ".dcm", ".nii", ".nii.gz")
+_PATH_KEYS = ("image", "label")
+
+
+def load_datalist(
+    dataset_dir: str | os.PathLike[str], split: str, *, fold: int | None = None, limit: int | None = None
+) -> list[dict[str, str]]:
+    """Return the pictures and masks of one part of a prepared data set.
+
+    Args:
+        dataset_dir: folder that ``msrf-monai data prepare`` or ``synthesize`` made.
+        split: "training", "validation" or "test".
+        fold: None for the parts as prepared. Otherwise "validation" is this fold of the training and validation
+            pictures and "training" all others of them; "test" stays what it is.
+        limit: return at most so many, the first ones.
+
+    Returns:
+        A dictionary with absolute paths under "image" and "label" for each picture, ordered by name.
+
+    Raises:
+        DataError: when the folder, dataset.json or a file that it lists is missing, or the part is empty.
+        InputError: when ``split``, ``fold`` or ``limit`` is out of range.
+    """
+    folder = Path(dataset_dir)
+    if split not in PARTS:
+        raise InputError(f"split is {split!r}; expected one of {', '.join(PARTS)}")
+    if limit is not None and limit < 1:
+        raise InputError(f"limit is {limit}; expected 1 or more, or none")
+    content = _read_datalist(folder)
+    items = _part(content, split) if fold is None or split == "test" else _fold(content, split, fold)
+    if not items:
+        raise DataError(f"{folder / DATALIST_NAME}: the {split} part is empty; prepare the data set with another split")
+    root = folder.resolve()
+    chosen = [{key: str(root / item[key]) for key in _PATH_KEYS if key in item} for item in items[:limit]]
+    missing = [path for item in chosen for path in item.values() if not Path(path).is_file()]
+    if missing:
+        more = f" and {len(missing) - 1} more files" if len(missing) > 1 else ""
+        raise DataError(f"{missing[0]}{more}: listed in {DATALIST_NAME}, missing on disk; prepare the data set again")
+    return chosen
+
+
+def list_images(folder: str | os.PathLike[str], *, recursive: bool = True) -> list[dict[str, str]]:
+    """Return the pictures of a folder for inference.
+
+    Args:
+        folder: a folder, or a single picture.
+        recursive: look into the folders inside as well.
+
+    Returns:
+        A dictionary ``{"image": path}`` with an absolute path for each file whose suffix is that of PNG, JPEG, TIFF,
+        BMP, PPM, DICOM or NIfTI, ordered by path; hidden files are left out.
+
+    Raises:
+        DataError: when there is no such folder, or no picture in it.
+    """
+    root = Path(folder)
+    if root.is_file():
+        return [{"image": str(root.absolute())}]
+    if not root.is_dir():
+        raise DataError(f"{root}: this folder of pictures does not exist")
+    root = root.resolve()
+    files = sorted(path for path in (root.rglob("*") if recursive else root.iterdir()) if _is_input(path, root))
+    if not files:
+        raise DataError(f"{root}: no picture in this folder; expected files that end in {', '.join(INPUT_SUFFIXES)}")
+    return [{"image": str(path)} for path in files]
+
+
+def verify_dataset(dataset_dir: str | os.PathLike[str]) -> int:
+    """Check that every file of a prepared data set is there and has the bytes that it had when it was prepared.
+
+    Args:
+        dataset_dir: folder of the data set.
+
+    Returns:
+        The number of files that were checked.
+
+    Raises:
+        DataError: when files are missing, changed or have no digest; one message lists them all.
+    """
+    folder = Path(dataset_dir)
+    content = _read_datalist(folder)
+    digests = content.get("sha256")
+    if not isinstance(digests, dict):
+        raise DataError(f"{folder / DATALIST_NAME}: has no sha256 sums; prepare the data set again")
+    listed = {item[key] for part in PARTS for item in _part(content, part) for key in _PATH_KEYS if key in item}
+    problems = [f"{path}: has no sha256 sum" for path in listed - digests.keys()]
+    problems += [problem for path, digest in digests.items() if (problem := _file_problem(folder, path, digest))]
+    if problems:
+        lines = "".join(f"\n  - {problem}" for problem in sorted(problems))
+        raise DataError(f"{folder}: {len(problems)} of {len(digests)} files are not what was prepared:{lines}")
+    return len(digests)
+
+
+def _read_datalist(folder: Path) -> dict[str, Any]:
+    path = folder / DATALIST_NAME
+    if not folder.is_dir():
+        raise DataError(f"{folder}: the data set folder does not exist; make it with: {_how_to(folder)}")
+    if not path.is_file():
+        raise DataError(f"{path}: is missing, so that this is no prepared data set; make one with: {_how_to(folder)}")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as JSON ({error}); make it again with: {_how_to(folder)}") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: holds a {type(content).__name__}; expected an object with training, validation, test")
+    return content
+
+
+def _how_to(folder: Path) -> str:
+    return f"msrf-monai data prepare NAME --source DOWNLOADED --out {folder}"
+
+
+def _part(content: dict[str, Any], split: str) -> list[dict[str, Any]]:
+    items = content.get(split, [])
+    if not isinstance(items, list) or not all(isinstance(item, dict) and "image" in item for item in items):
+        raise DataError(
+            f"{DATALIST_NAME}: {split!r} is not a list of objects with an image; prepare the data set again"
+        )
+    return items
+
+
+def _fold(content: dict[str, Any], split: str, fold: int) -> list[dict[str, Any]]:
+    items = sorted(_part(content, "training") + _part(content, "validation"), key=lambda item: str(item["image"]))
+    folds = sorted({item["fold"] for item in items if "fold" in item})
+    if fold not in folds:
+        known = f"from {folds[0]} to {folds[-1]}" if folds else "none: this data set was prepared without folds"
+        raise InputError(f"fold is {fold}; expected {known}")
+    return [item for item in items if (item.get("fold") == fold) == (split == "validation")]
+
+
+def _is_input(path: Path, root: Path) -> bool:
+    hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
+    return not hidden and path.name.lower().endswith(INPUT_SUFFIXES) and path.is_file()
+
+
+def _file_problem(folder: Path, path: str, digest: str) -> str:
+    try:
+        return "" if sha256_of(folder / path) == digest else f"{path}: has changed (another sha256 sum)"
+    except OSError as error:
+        return f"{path}: cannot be read ({error.strerror or error})"

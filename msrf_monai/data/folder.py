@@ -1,0 +1,142 @@
+"""The folder that training reads: dataset.json with pictures and masks, there as a whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from msrf_monai.data.splits import PARTS
+from msrf_monai.errors import DataError, StorageError
+from msrf_monai.files import write_text
+
+__all__ = ["DATALIST_NAME", "Entry", "new_dataset_folder", "write_datalist"]
+
+DATALIST_NAME = "dataset.json"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One picture of a finished data set.
+
+    Attributes:
+        identity: name, unique in the data set.
+        image: path of the picture relative to the folder, or absolute when it stays where it is.
+        label: path of the mask relative to the folder.
+        part: "training", "validation" or "test".
+        fold: number of its fold, None for test pictures and where there are no folds.
+        group: patient, sequence, … or None.
+    """
+
+    identity: str
+    image: str
+    label: str
+    part: str
+    fold: int | None = None
+    group: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the entry as it stands in the datalist."""
+        item: dict[str, Any] = {"id": self.identity, "image": self.image, "label": self.label}
+        if self.fold is not None:
+            item["fold"] = self.fold
+        if self.group is not None:
+            item["group"] = self.group
+        return item
+
+
+@contextmanager
+def new_dataset_folder(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Yield a temporary folder that takes the place of ``out`` when, and only when, the block ends without an error.
+
+    Args:
+        out: the folder to make.
+        overwrite: replace ``out`` when it holds a data set already; the old one stays until the new one is complete.
+
+    Yields:
+        The temporary folder, beside ``out``.
+
+    Raises:
+        DataError: when ``out`` is a file, or is not empty and must not be replaced.
+        StorageError: when the operating system cannot make, write or rename something (disk full, no permission, …);
+            nothing was changed then.
+    """
+    _refuse_occupied(out, overwrite=overwrite)
+    temporary: Path | None = None
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{out.name[:80]}.", suffix=".part", dir=out.parent))
+        temporary.chmod(0o755)
+        yield temporary
+        _replace(out, temporary)
+        temporary = None
+    except (DataError, StorageError):
+        raise
+    except OSError as error:
+        raise StorageError(
+            f"cannot write {out}: {error.strerror or error}; nothing was changed there. "
+            "Free some space or choose another folder, then run again."
+        ) from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_datalist(
+    folder: Path, header: Mapping[str, Any], entries: Sequence[Entry], digests: Mapping[str, str]
+) -> dict[str, int]:
+    """Write dataset.json in the form of the Medical Segmentation Decathlon, which MONAI reads, plus folds and digests.
+
+    Args:
+        folder: folder of the data set.
+        header: name, description, licence, labels, …; copied as it stands.
+        entries: the pictures.
+        digests: SHA-256 in hexadecimal for each path that occurs in the entries.
+
+    Returns:
+        The number of pictures of each part.
+    """
+    ordered = sorted(entries, key=lambda entry: entry.identity)
+    parts = {part: [entry.as_json() for entry in ordered if entry.part == part] for part in PARTS}
+    counts = {part: len(items) for part, items in parts.items()}
+    content = {
+        **header,
+        "numTraining": counts["training"],
+        "numValidation": counts["validation"],
+        "numTest": counts["test"],
+        **parts,
+        "sha256": dict(sorted(digests.items())),
+    }
+    write_text(folder / DATALIST_NAME, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    return counts
+
+
+def _refuse_occupied(out: Path, *, overwrite: bool) -> None:
+    if out.exists() and not out.is_dir():
+        raise DataError(f"{out}: is a file; expected a folder to make")
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    if not overwrite:
+        raise DataError(f"{out}: is not empty; choose another folder, or ask to overwrite it")
+    if not (out / DATALIST_NAME).is_file():
+        raise DataError(f"{out}: holds no {DATALIST_NAME}, so that it is no data set of ours; it is not overwritten")
+
+
+def _replace(out: Path, new: Path) -> None:
+    """Put the new folder in the place of the old one, which comes back when that fails."""
+    if not out.exists():
+        new.rename(out)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{out.name[:80]}.", suffix=".old", dir=out.parent))
+    out.replace(old)
+    try:
+        new.rename(out)
+    except OSError:
+        old.replace(out)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

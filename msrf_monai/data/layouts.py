@@ -1,0 +1,228 @@
+"""How data sets lie on disk: each layout finds pictures, their masks and the part (training, …) that they belong to."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Protocol
+
+from msrf_monai.data.pictures import PICTURE_SUFFIXES
+
+__all__ = ["FolderPair", "Layout", "Listing", "PairedFolders", "PerImageFolders", "SourceItem", "find_folder"]
+
+MASK_ENDINGS = ("_segmentation", "_annotation", "_mask", "_label", "_seg", "_gt")
+SIDE_FILE_SUFFIXES = frozenset(
+    {".csv", ".db", ".htm", ".html", ".ini", ".json", ".md", ".pdf", ".txt", ".xlsx", ".xml"}
+)
+
+
+@dataclass(frozen=True)
+class SourceItem:
+    """One picture with its mask as found.
+
+    Attributes:
+        identity: name without folder and suffix, unique in the data set.
+        image: the picture.
+        masks: its mask, or the masks of its objects, whose union is the mask.
+        part: "training", "validation" or "test" where the layout says so, else None.
+        group: patient, sequence, … that must not be torn apart, or None.
+    """
+
+    identity: str
+    image: Path
+    masks: tuple[Path, ...]
+    part: str | None = None
+    group: str | None = None
+
+
+@dataclass
+class Listing:
+    """What a layout found: items, problems (each a sentence that names a file) and notes for the reader."""
+
+    items: list[SourceItem] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+class Layout(Protocol):
+    """A way in which a data set may lie in its folder."""
+
+    @property
+    def expected(self) -> str:
+        """The folders that this layout looks for, in words."""
+        ...
+
+    def read(self, source: Path) -> Listing | None:
+        """Return what lies in ``source``, or None when its folders are not those of this layout."""
+        ...
+
+
+@dataclass(frozen=True)
+class FolderPair:
+    """A folder of pictures beside a folder of masks.
+
+    Attributes:
+        images: possible names of the folder of pictures, relative to the source.
+        masks: possible names of the folder of masks.
+        part: "training", "validation" or "test" when the folder says so.
+        ignore: patterns of file names in the folder of pictures that are something else.
+    """
+
+    images: tuple[str, ...]
+    masks: tuple[str, ...]
+    part: str | None = None
+    ignore: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PairedFolders:
+    """Pictures and masks in separate folders, matched by stem; masks may end in _mask, _segmentation, _seg, ….
+
+    Attributes:
+        pairs: the folders; those after the first may be absent.
+    """
+
+    pairs: tuple[FolderPair, ...]
+
+    @property
+    def expected(self) -> str:
+        """The folders that this layout looks for, in words."""
+        first = self.pairs[0]
+        others = f" (and {len(self.pairs) - 1} more such pairs)" if len(self.pairs) > 1 else ""
+        return f"{first.images[0]}/ + {first.masks[0]}/{others}"
+
+    def read(self, source: Path) -> Listing | None:
+        """Return the matched pictures of all pairs that exist, or None when the first pair's pictures do not."""
+        if _first_folder(source, self.pairs[0].images) is None:
+            return None
+        listing = Listing()
+        for pair in self.pairs:
+            images = _first_folder(source, pair.images)
+            masks = _first_folder(source, pair.masks)
+            if images is not None and masks is not None:
+                _match(images, masks, pair, listing)
+            elif images is not None:
+                listing.problems.append(f"{source / pair.masks[0]}: this folder of masks is missing, {images} exists")
+            elif masks is not None:
+                listing.problems.append(
+                    f"{source / pair.images[0]}: this folder of pictures is missing, {masks} exists"
+                )
+        listing.items = _distinct_names(listing.items)
+        return listing
+
+
+@dataclass(frozen=True)
+class PerImageFolders:
+    """One folder for each picture: ``<id>/images/<id>.png`` with the masks of its objects in ``<id>/masks/``.
+
+    Attributes:
+        parents: possible folders that hold the folders of the pictures; "." is the source itself.
+    """
+
+    parents: tuple[str, ...] = (".",)
+
+    @property
+    def expected(self) -> str:
+        """The folders that this layout looks for, in words."""
+        return f"{self.parents[0]}/<id>/images/ + {self.parents[0]}/<id>/masks/"
+
+    def read(self, source: Path) -> Listing | None:
+        """Return one item for each folder that has ``images`` or ``masks``, or None when there is no such folder."""
+        for parent in self.parents:
+            root = find_folder(source, parent)
+            if root is None:
+                continue
+            folders = sorted(folder for folder in root.iterdir() if folder.is_dir() and (folder / "images").is_dir())
+            if folders:
+                listing = Listing()
+                for folder in folders:
+                    _read_image_folder(folder, listing)
+                return listing
+        return None
+
+
+def find_folder(root: Path, relative: str) -> Path | None:
+    """Return the folder ``root / relative``, whatever the case of its letters, or None when there is none."""
+    folder = root
+    for name in Path(relative).parts:
+        if (folder / name).is_dir():
+            folder = folder / name
+            continue
+        same = [child for child in sorted(folder.iterdir()) if child.is_dir() and child.name.lower() == name.lower()]
+        if not same:
+            return None
+        folder = same[0]
+    return folder
+
+
+def _first_folder(root: Path, names: Iterable[str]) -> Path | None:
+    return next((folder for name in names if (folder := find_folder(root, name)) is not None), None)
+
+
+def _read_image_folder(folder: Path, listing: Listing) -> None:
+    images = list(_pictures(folder / "images", (), listing).values())
+    masks = list(_pictures(folder / "masks", (), listing).values()) if (folder / "masks").is_dir() else []
+    if len(images) == 1 and len(images[0]) == 1 and masks:
+        listing.items.append(SourceItem(folder.name, images[0][0], tuple(mask for same in masks for mask in same)))
+    elif len(images) != 1:
+        listing.problems.append(f"{folder / 'images'}: holds {len(images)} pictures; expected one")
+    else:
+        listing.problems.append(f"{images[0][0]}: has no mask in {folder / 'masks'}")
+
+
+def _match(images: Path, masks: Path, pair: FolderPair, listing: Listing) -> None:
+    pictures = _pictures(images, pair.ignore, listing)
+    labels: dict[str, list[Path]] = defaultdict(list)
+    for stem, files in _pictures(masks, (), listing).items():
+        labels[stem if stem in pictures else _without_ending(stem)].extend(files)
+    if not pictures:
+        listing.problems.append(f"{images}: no picture in this folder")
+    for stem, files in pictures.items():
+        found = labels.pop(stem, [])
+        if len(files) > 1:
+            names = ", ".join(file.name for file in files)
+            listing.problems.append(f"{files[0]}: {len(files)} pictures have this stem ({names}); stems must be unique")
+        elif not found:
+            listing.problems.append(f"{files[0]}: has no mask; expected {masks / stem}.png or with one of its endings")
+        elif len(found) > 1:
+            names = ", ".join(file.name for file in found)
+            listing.problems.append(f"{files[0]}: has {len(found)} masks in {masks} ({names}); expected one")
+        else:
+            listing.items.append(SourceItem(stem, files[0], (found[0],), pair.part))
+    listing.problems.extend(
+        f"{file}: this mask has no picture in {images}" for files in labels.values() for file in files
+    )
+
+
+def _pictures(folder: Path, ignore: tuple[str, ...], listing: Listing) -> dict[str, list[Path]]:
+    """Return the pictures of a folder by stem; side files are noted, other files are problems."""
+    found: dict[str, list[Path]] = defaultdict(list)
+    ignored = []
+    for file in sorted(folder.iterdir()):
+        suffix = file.suffix.lower()
+        if file.name.startswith((".", "__")) or file.is_dir() or any(fnmatch(file.name, mask) for mask in ignore):
+            continue
+        if suffix in PICTURE_SUFFIXES:
+            found[file.stem].append(file)
+        elif suffix in SIDE_FILE_SUFFIXES:
+            ignored.append(file.name)
+        else:
+            listing.problems.append(f"{file}: is not a picture ({suffix or 'no suffix'}); take it out of this folder")
+    if ignored:
+        listing.notes.append(f"left out of {folder}: {', '.join(ignored[:3])}{', …' if len(ignored) > 3 else ''}")
+    return found
+
+
+def _without_ending(stem: str) -> str:
+    ending = next((ending for ending in MASK_ENDINGS if stem.lower().endswith(ending)), "")
+    return stem[: len(stem) - len(ending)]
+
+
+def _distinct_names(items: list[SourceItem]) -> list[SourceItem]:
+    """Put the part before every name when a stem occurs in more than one part."""
+    if len({item.identity.casefold() for item in items}) == len(items) or any(item.part is None for item in items):
+        return items
+    return [replace(item, identity=f"{item.part}_{item.identity}") for item in items]

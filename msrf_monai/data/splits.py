@@ -1,0 +1,211 @@
+"""Training, validation and test parts, and folds: seeded, whole groups only, the same on every machine."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from msrf_monai.data.pictures import PICTURE_SUFFIXES
+from msrf_monai.errors import DataError, InputError
+
+__all__ = ["PARTS", "assign_folds", "hold_out", "random_split", "read_groups", "read_splits"]
+
+PARTS = ("training", "validation", "test")
+TEST_SHARE = VALIDATION_SHARE = 0.1
+
+_PART_NAMES = {
+    **dict.fromkeys(("train", "training"), "training"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+_NAME_COLUMNS = ("id", "image", "frame_id", "name")
+_GROUP_COLUMNS = ("group", "patient", "patient_id", "sequence", "sequence_id")
+
+
+def random_split(groups: Mapping[str, str | None], *, seed: int) -> dict[str, str]:
+    """Divide pictures 80/10/10 at random, whole groups at a time.
+
+    The order is that of the SHA-256 digests of seed and name, so that it depends on neither the order of the files nor
+    on the version of a library. A group joins the test part, then the validation part, as long as that brings the part
+    nearer to a tenth of the pictures.
+
+    Args:
+        groups: the group of each picture by name; a picture whose group is None stands alone.
+        seed: number that chooses among the splits.
+
+    Returns:
+        "training", "validation" or "test" for each name. With fewer than three groups the test part is empty, with
+        one group the validation part, too.
+    """
+    members = _members(groups)
+    order = sorted(members, key=lambda group: _rank(seed, group))
+    count = len(groups)
+    test, order = _take(order, members, TEST_SHARE * count) if len(order) >= 3 else ([], order)
+    validation, order = _take(order, members, VALIDATION_SHARE * count) if len(order) >= 2 else ([], order)
+    parts = {
+        **dict.fromkeys(test, "test"),
+        **dict.fromkeys(validation, "validation"),
+        **dict.fromkeys(order, "training"),
+    }
+    return {name: parts[group] for group, names in members.items() for name in names}
+
+
+def hold_out(groups: Mapping[str, str | None], *, seed: int) -> set[str]:
+    """Return the names of about a tenth of the pictures, whole groups, for a split that has no validation part.
+
+    Args:
+        groups: the group of each training picture by name, None for a picture that stands alone.
+        seed: number that chooses among the possibilities.
+
+    Returns:
+        The names; empty when all pictures are of one group.
+    """
+    members = _members(groups)
+    if len(members) < 2:
+        return set()
+    chosen, _ = _take(sorted(members, key=lambda group: _rank(seed, group)), members, VALIDATION_SHARE * len(groups))
+    return {name for group in chosen for name in members[group]}
+
+
+def assign_folds(groups: Mapping[str, str | None], *, folds: int, seed: int) -> dict[str, int]:
+    """Spread pictures over folds of nearly equal size, whole groups at a time.
+
+    The largest group goes first, each to the fold that is smallest so far.
+
+    Args:
+        groups: the group of each picture by name, None for a picture that stands alone.
+        folds: number of folds, at most the number of groups.
+        seed: number that chooses among the possibilities.
+
+    Returns:
+        The fold of each name, from 0 to ``folds - 1``.
+
+    Raises:
+        InputError: when there are fewer groups than folds, or fewer than two folds.
+    """
+    members = _members(groups)
+    if not 2 <= folds <= len(members):
+        raise InputError(f"{folds} folds were asked for; expected from 2 to {len(members)}, the number of groups")
+    sizes = [0] * folds
+    assigned: dict[str, int] = {}
+    for group in sorted(members, key=lambda group: (-len(members[group]), _rank(seed, group))):
+        fold = sizes.index(min(sizes))
+        sizes[fold] += len(members[group])
+        assigned.update(dict.fromkeys(members[group], fold))
+    return assigned
+
+
+def read_splits(path: Path) -> dict[str, dict[str, str]]:
+    """Read the splits of a splits.json.
+
+    Two forms are known: ``{"split": {"train": [names], "val": [names], "test": [names]}}`` (also "training",
+    "valid", "validation", …) and ``{"split": {name: "train", …}}``. Entries of another form, notes for instance, are
+    left out, as is an empty one.
+
+    Args:
+        path: the file.
+
+    Returns:
+        For each split the part ("training", "validation", "test") of each name.
+
+    Raises:
+        DataError: when the file cannot be read, or a split has a name in two parts.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: holds a {type(content).__name__}; expected an object with a split under each name")
+    splits = {name: _parts_of(entry, f"{path}: split {name!r}") for name, entry in content.items()}
+    return {name: parts for name, parts in splits.items() if parts}
+
+
+def read_groups(source: Path) -> dict[str, str]:
+    """Read the group of each picture from groups.csv or metadata.csv where the source has one.
+
+    Args:
+        source: folder of the data set. The table has a column id, image, frame_id or name and a column group, patient,
+            patient_id, sequence or sequence_id; other columns do not matter.
+
+    Returns:
+        Group by name without suffix; empty when there is no such file or it has no such columns.
+
+    Raises:
+        DataError: when groups.csv, which says by its name what it is for, lacks the columns or cannot be read.
+    """
+    for name in ("groups.csv", "metadata.csv"):
+        path = source / name
+        if not path.is_file():
+            continue
+        try:
+            with path.open(newline="", encoding="utf-8-sig") as handle:
+                rows = list(csv.DictReader(handle))
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise DataError(f"{path}: cannot be read as a table ({error})") from error
+        columns = list(rows[0]) if rows else []
+        identity = next((column for column in _NAME_COLUMNS if column in columns), None)
+        group = next((column for column in _GROUP_COLUMNS if column in columns), None)
+        if identity and group:
+            return {_name(row[identity]): row[group] for row in rows if row[identity] and row[group]}
+        if name == "groups.csv":
+            raise DataError(
+                f"{path}: has the columns {', '.join(map(str, columns)) or 'none'}; expected one of "
+                f"{', '.join(_NAME_COLUMNS)} and one of {', '.join(_GROUP_COLUMNS)}"
+            )
+    return {}
+
+
+def _parts_of(entry: Any, where: str) -> dict[str, str]:
+    if not isinstance(entry, dict):
+        return {}
+    if all(isinstance(part, str) for part in entry.values()):
+        return {_name(name): _PART_NAMES[part] for name, part in entry.items() if part in _PART_NAMES}
+    parts: dict[str, str] = {}
+    for key, names in entry.items():
+        part = _PART_NAMES.get(key.lower())
+        if part is None or not _is_name_list(names):
+            continue
+        for name in map(_name, names):
+            if parts.setdefault(name, part) != part:
+                raise DataError(f"{where} has {name!r} in {parts[name]} and in {part}; expected it once")
+    return parts
+
+
+def _name(name: str) -> str:
+    """Return a name without the suffix of a picture, with which some lists write it."""
+    path = Path(name)
+    return path.stem if path.suffix.lower() in PICTURE_SUFFIXES else path.name
+
+
+def _is_name_list(names: Any) -> bool:
+    return isinstance(names, list) and all(isinstance(name, str) for name in names)
+
+
+def _members(groups: Mapping[str, str | None]) -> dict[str, list[str]]:
+    """Return the names of each group, in order; the keys of groups and of single pictures cannot meet."""
+    members: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(groups):
+        group = groups[name]
+        members[f"one:{name}" if group is None else f"group:{group}"].append(name)
+    return dict(members)
+
+
+def _rank(seed: int, group: str) -> str:
+    return hashlib.sha256(f"{seed}:{group}".encode()).hexdigest()
+
+
+def _take(order: Sequence[str], members: Mapping[str, list[str]], wanted: float) -> tuple[list[str], list[str]]:
+    """Return the first groups that together come nearest to the wanted number of pictures, and the others."""
+    taken, count = 0, 0
+    for group in order[:-1]:
+        larger = count + len(members[group])
+        if taken and abs(larger - wanted) >= abs(count - wanted):
+            break
+        taken, count = taken + 1, larger
+    return list(order[:taken]), list(order[taken:])
