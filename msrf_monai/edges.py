@@ -54,10 +54,10 @@ def canny_edges(
     """
     pixels = _as_uint8(image)
     if not adaptive:
-        return cv2.Canny(pixels, low, high) // np.uint8(255)  # type: ignore[no-any-return]
+        return _canny(pixels, low, high)
     magnitude = gradient_magnitude(pixels)
     low, high = adaptive_thresholds(magnitude, quantile=quantile, ratio=ratio)
-    edges: UInt8 = cv2.Canny(pixels, low, high) // np.uint8(255)
+    edges = _canny(pixels, low, high)
     if not edges.any():
         # a plateau of equal gradients can lose every pixel to non-maximum suppression: keep the steepest ones
         edges = ((magnitude == magnitude.max()) & (magnitude > 0)).astype(np.uint8)
@@ -76,8 +76,8 @@ def gradient_magnitude(image: UInt8) -> npt.NDArray[np.int32]:
     along_x = cv2.Sobel(image, cv2.CV_16S, 1, 0, ksize=3, borderType=cv2.BORDER_REPLICATE)
     along_y = cv2.Sobel(image, cv2.CV_16S, 0, 1, ksize=3, borderType=cv2.BORDER_REPLICATE)
     magnitude = np.abs(along_x.astype(np.int32)) + np.abs(along_y.astype(np.int32))
-    magnitude = magnitude.reshape(*image.shape[:2], -1).max(axis=2)
-    return magnitude
+    largest: npt.NDArray[np.int32] = magnitude.reshape(*image.shape[:2], -1).max(axis=2)
+    return largest
 
 
 def adaptive_thresholds(
@@ -151,6 +151,10 @@ def mask_edge_target(mask: torch.Tensor, *, low: float = LOW, high: float = HIGH
     rows = (mask.detach() > 0.5).to(device="cpu", dtype=torch.uint8).permute(0, 3, 2, 1).numpy()
     edges = np.stack([mask_edges(np.ascontiguousarray(item), low=low, high=high) for item in rows])
     return torch.from_numpy(edges).permute(0, 2, 1).unsqueeze(1).to(device=mask.device, dtype=dtype)
+
+
+def _canny(pixels: UInt8, low: float, high: float) -> UInt8:
+    return np.asarray(cv2.Canny(pixels, low, high) > 0).astype(np.uint8)
 
 
 def _as_uint8(image: npt.NDArray[np.generic]) -> UInt8:

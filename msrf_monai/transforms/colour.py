@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from monai.config import KeysCollection
-from monai.transforms import MapTransform, RandomizableTransform
+from monai.config.type_definitions import KeysCollection
+from monai.transforms.transform import MapTransform, RandomizableTransform
 from numpy.random import RandomState
 
 from msrf_monai.errors import ConfigError, InputError
@@ -72,10 +72,11 @@ def shift_colours(
     weights = torch.as_tensor(matrix, dtype=torch.float32, device=values.device)
     # one multiplication for all pixels, in whatever order the memory holds them
     shifted = torch.tensordot(weights, values, dims=1).add_(offset).clamp_(0, 255)
-    return shifted.round_().to(torch.uint8) if tensor.dtype == torch.uint8 else shifted
+    result: torch.Tensor = shifted.round_().to(torch.uint8) if tensor.dtype == torch.uint8 else shifted
+    return result
 
 
-class RandColorJitter(RandomizableTransform):  # type: ignore[misc]
+class RandColorJitter(RandomizableTransform):
     """Change brightness, contrast, saturation and hue of an RGB image at random.
 
     Args:
@@ -131,7 +132,7 @@ class RandColorJitter(RandomizableTransform):  # type: ignore[misc]
         return with_meta(shift_colours(img, **self.drawn), img) if self._do_transform else img
 
 
-class RandColorJitterd(RandomizableTransform, MapTransform):  # type: ignore[misc]
+class RandColorJitterd(RandomizableTransform, MapTransform):
     """Dictionary form of ``RandColorJitter``; all keys of an item get the same change.
 
     Args:

@@ -7,8 +7,8 @@ from collections.abc import Hashable, Mapping
 from typing import Any
 
 import torch
-from monai.config import KeysCollection
-from monai.transforms import MapTransform, Transform
+from monai.config.type_definitions import KeysCollection
+from monai.transforms.transform import MapTransform, Transform
 
 from msrf_monai.errors import ConfigError, InputError
 from msrf_monai.transforms.rows import plain, with_meta
@@ -62,7 +62,7 @@ def _compare(
     return foreground * (1 - threshold) > background * threshold
 
 
-class DecideMask(Transform):  # type: ignore[misc]
+class DecideMask(Transform):
     """Turn scores into a mask; see ``decide_mask`` for the arguments and the rules.
 
     Args:
@@ -96,7 +96,7 @@ class DecideMask(Transform):  # type: ignore[misc]
         return with_meta(mask, img)
 
 
-class DecideMaskd(MapTransform):  # type: ignore[misc]
+class DecideMaskd(MapTransform):
     """Dictionary form of ``DecideMask``.
 
     Args:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.config import KeysCollection
-from monai.transforms import MapTransform, Transform
+from monai.config.type_definitions import KeysCollection
+from monai.transforms.transform import MapTransform, Transform
 
 from msrf_monai.edges import HIGH, LOW, adaptive_thresholds, canny_edges, mask_edges
 from msrf_monai.errors import InputError
@@ -17,7 +17,7 @@ from msrf_monai.transforms.rows import plain, to_planes, to_rows, with_meta
 __all__ = ["EdgeMap", "EdgeMapd", "EdgeTarget", "EdgeTargetd"]
 
 
-class EdgeMap(Transform):  # type: ignore[misc]
+class EdgeMap(Transform):
     """Append the Canny edge map of an image as its last channel, with the values 0 and 255.
 
     Put it after resizing and after every augmentation, and before the values are scaled: the one division by 255 that
@@ -76,7 +76,7 @@ class EdgeMap(Transform):  # type: ignore[misc]
         return with_meta(_append(tensor, edges), img)
 
 
-class EdgeMapd(MapTransform):  # type: ignore[misc]
+class EdgeMapd(MapTransform):
     """Dictionary form of ``EdgeMap``.
 
     Args:
@@ -111,7 +111,7 @@ class EdgeMapd(MapTransform):  # type: ignore[misc]
         return d
 
 
-class EdgeTarget(Transform):  # type: ignore[misc]
+class EdgeTarget(Transform):
     """Append the outline of a mask as its last plane, with the values 0 and 1.
 
     Args:
@@ -140,7 +140,7 @@ class EdgeTarget(Transform):  # type: ignore[misc]
         return with_meta(_append(tensor, edges), img)
 
 
-class EdgeTargetd(MapTransform):  # type: ignore[misc]
+class EdgeTargetd(MapTransform):
     """Dictionary form of ``EdgeTarget``.
 
     Args:

@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
-from monai.data import NibabelWriter
+from monai.data.image_writer import NibabelWriter
 from PIL import Image
 
 from msrf_monai.errors import ConfigError, InputError

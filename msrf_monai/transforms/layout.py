@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from monai.data import FolderLayoutBase
+from monai.data.folder_layout import FolderLayoutBase
 
 from msrf_monai.errors import StorageError
 
@@ -33,7 +33,7 @@ _UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"|?*\\/]')
 _LONGEST = 120
 
 
-class SafeFolderLayout(FolderLayoutBase):  # type: ignore[misc]
+class SafeFolderLayout(FolderLayoutBase):
     """Name each result after its source: ``output_dir/<sub-folders>/<stem><_postfix><extension>``.
 
     The name depends on the source's path only, never on what was saved before, so that a second run and another process

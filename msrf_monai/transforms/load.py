@@ -9,11 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.config import KeysCollection
-from monai.data import ImageReader, MetaTensor
+from monai.config.type_definitions import KeysCollection
+from monai.data.image_reader import ImageReader
 from monai.data.meta_obj import get_track_meta
-from monai.transforms import LoadImage, LoadImaged, MapTransform
-from monai.utils import ensure_tuple, ensure_tuple_rep
+from monai.data.meta_tensor import MetaTensor
+from monai.transforms.io.array import LoadImage
+from monai.transforms.io.dictionary import LoadImaged
+from monai.transforms.transform import MapTransform
+from monai.utils.misc import ensure_tuple, ensure_tuple_rep
 
 from msrf_monai.errors import ConfigError, DataError
 from msrf_monai.transforms.picture import Intensity, Picture, check_intensity, to_channels, to_intensity
@@ -26,7 +29,7 @@ __all__ = ["FileLoader", "FileLoaderd", "LoadImage2D", "LoadImage2Dd"]
 FileName = str | os.PathLike[str]
 
 
-class FileLoader(LoadImage):  # type: ignore[misc]
+class FileLoader(LoadImage):
     """What the loaders of images and of masks share: one path in, one MetaTensor ``(C, W, H)`` out.
 
     It is a ``monai.transforms.LoadImage`` with the same attributes, but builds none of MONAI's readers: they would be
@@ -129,7 +132,7 @@ class LoadImage2D(FileLoader):
         return to_channels(to_intensity(picture, self.intensity, name), self.channels)
 
 
-class FileLoaderd(LoadImaged):  # type: ignore[misc]
+class FileLoaderd(LoadImaged):
     """Dictionary form of a ``FileLoader``; a ``monai.transforms.LoadImaged``, by which MONAI Label knows it."""
 
     def __init__(

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from monai.config import KeysCollection
-from monai.data import ImageReader
+import torch
+from monai.config.type_definitions import KeysCollection
+from monai.data.image_reader import ImageReader
 
 from msrf_monai.errors import ConfigError, DataError
 from msrf_monai.transforms.load import FileLoader, FileLoaderd
@@ -42,18 +43,18 @@ def to_binary(picture: Picture, name: str, *, threshold: int = 127, strict: bool
     Raises:
         DataError: when the values could mean something else (three grey levels, class numbers, …) and ``strict``.
     """
-    values = picture.rows.max(axis=2, keepdims=True)
+    values: npt.NDArray[Any] = picture.rows.max(axis=2, keepdims=True)
     found, counts = _histogram(values)
     white = float(picture.white or 255)
     if not strict:
         on_scale = values if white in (1, 255) else values * (255 / white)
-        return (on_scale > (0 if white == 1 else threshold)).astype(np.uint8)
+        return np.asarray(on_scale > (0 if white == 1 else threshold)).astype(np.uint8)
     if set(found) <= {0, 1} and not picture.is_lossy:
-        return values.astype(np.uint8)
+        return np.asarray(values, dtype=np.uint8)
     if set(found) <= {0, white}:
-        return (values > 0).astype(np.uint8)
+        return np.asarray(values > 0).astype(np.uint8)
     if values.dtype == np.uint8 and _is_two_levels(found, counts, is_lossy=picture.is_lossy):
-        return (values > threshold).astype(np.uint8)
+        return np.asarray(values > threshold).astype(np.uint8)
     shown = ", ".join(f"{value:g}" for value in found[:8]) + (", …" if len(found) > 8 else "")
     raise DataError(
         f"{name} is no binary mask: it holds {len(found)} values ({shown}) where {{0, 1}} or {{0, {white:g}}} was "
@@ -192,7 +193,7 @@ class LoadMask2Dd(FileLoaderd):
         """
         loaded: dict[Hashable, Any] = super().__call__(data, reader)
         image = loaded.get(self.image_key) if self.image_key is not None else None
-        if not hasattr(image, "shape"):
+        if not isinstance(image, torch.Tensor):
             return loaded
         for key in self.key_iterator(loaded):
             if loaded[key].shape[1:] != image.shape[1:]:

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-from monai.config import KeysCollection
-from monai.data import FolderLayoutBase
+from monai.config.type_definitions import KeysCollection
+from monai.data.folder_layout import FolderLayoutBase
 
 from msrf_monai.errors import ConfigError, InputError
 from msrf_monai.transforms.load import LoadImage2D

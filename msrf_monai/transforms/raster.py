@@ -27,6 +27,7 @@ DEFAULT_MAX_PIXELS = 89_478_485
 Palette = Literal["colour", "index"]
 
 _ORIENTATION = 0x0112
+_BITS_PER_SAMPLE = 0x0102
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, OverflowError, struct.error, zlib.error)
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_PLAIN = {
@@ -180,5 +181,5 @@ def _is_deep(image: Image.Image, data: bytes) -> bool:
     """Tell whether a file that Pillow gives as 8-bit RGB stores 16 bits a channel."""
     if image.format == "PNG":
         return data[24] == 16
-    tags = getattr(image, "tag_v2", None)
-    return bool(tags) and 16 in tuple(tags.get(258, ()))
+    tags = getattr(image, "tag_v2", None) or {}
+    return 16 in tuple(tags.get(_BITS_PER_SAMPLE, ()))

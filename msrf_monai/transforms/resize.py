@@ -7,13 +7,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.config import KeysCollection
-from monai.data import MetaTensor
+from monai.config.type_definitions import KeysCollection
 from monai.data.meta_obj import get_track_meta
+from monai.data.meta_tensor import MetaTensor
 from monai.data.utils import affine_to_spacing
-from monai.transforms import InvertibleTransform, MapTransform
+from monai.transforms.inverse import InvertibleTransform
+from monai.transforms.transform import MapTransform
 from monai.transforms.utils import scale_affine
-from monai.utils import TraceKeys, ensure_tuple_rep
+from monai.utils.enums import TraceKeys
+from monai.utils.misc import ensure_tuple_rep
 
 from msrf_monai.errors import ConfigError
 from msrf_monai.transforms.resampling import ResizeMode, check_mode, resize_rows
@@ -37,7 +39,7 @@ def resize_planes(planes: torch.Tensor, spatial_size: Sequence[int], mode: Resiz
     return to_planes(resize_rows(to_rows(planes), width, height, mode)).to(planes.device)
 
 
-class Resize2D(InvertibleTransform):  # type: ignore[misc]
+class Resize2D(InvertibleTransform):
     """Resize a channel-first 2-D image; ``Invertd`` restores the former size on a prediction.
 
     The inverse is bilinear, or nearest when ``Invertd`` asks for it (its ``nearest_interp``) or the mode was nearest.
@@ -78,7 +80,7 @@ class Resize2D(InvertibleTransform):  # type: ignore[misc]
             out = MetaTensor(out)
         if not isinstance(out, MetaTensor):
             return out
-        tracked: torch.Tensor = self.push_transform(
+        tracked: torch.Tensor = self.push_transform(  # type: ignore[no-untyped-call]
             out,
             orig_size=before,
             sp_size=self.spatial_size,
@@ -105,7 +107,7 @@ class Resize2D(InvertibleTransform):  # type: ignore[misc]
         return _restore_affine(restored, data.shape[1:], before)
 
 
-class Resize2Dd(MapTransform, InvertibleTransform):  # type: ignore[misc]
+class Resize2Dd(MapTransform, InvertibleTransform):
     """Dictionary form of ``Resize2D``.
 
     Args:

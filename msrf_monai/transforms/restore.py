@@ -6,9 +6,9 @@ from collections.abc import Hashable, Mapping
 from typing import Any, Literal
 
 import torch
-from monai.config import KeysCollection
-from monai.data import MetaTensor
-from monai.transforms import MapTransform
+from monai.config.type_definitions import KeysCollection
+from monai.data.meta_tensor import MetaTensor
+from monai.transforms.transform import MapTransform
 
 from msrf_monai.errors import ConfigError, InputError
 from msrf_monai.transforms.resize import resize_planes
@@ -16,7 +16,7 @@ from msrf_monai.transforms.resize import resize_planes
 __all__ = ["RestoreSized"]
 
 
-class RestoreSized(MapTransform):  # type: ignore[misc]
+class RestoreSized(MapTransform):
     """Resample predictions to the size that the image file had, as its metadata tells.
 
     The same result as ``Invertd`` when resizing was the only change of geometry, at a fraction of its cost. Where the

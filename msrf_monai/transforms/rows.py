@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from monai.data import MetaTensor
 from monai.data.meta_obj import get_track_meta
+from monai.data.meta_tensor import MetaTensor
 
 from msrf_monai.errors import InputError
 
@@ -67,5 +67,5 @@ def with_meta(tensor: torch.Tensor, like: Any) -> torch.Tensor:
     """Return ``tensor`` with the metadata and the history of ``like``, where MONAI tracks them and ``like`` has any."""
     if not (isinstance(like, MetaTensor) and get_track_meta()):
         return tensor
-    tracked: torch.Tensor = MetaTensor(tensor).copy_meta_from(like)
+    tracked: torch.Tensor = MetaTensor(tensor).copy_meta_from(like)  # type: ignore[no-untyped-call]
     return tracked

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from monai.config import KeysCollection
-from monai.data import FolderLayoutBase, MetaTensor
-from monai.transforms import MapTransform, SaveImage, SaveImaged
-from monai.transforms.transform import Transform
-from monai.utils import ensure_tuple_rep
+from monai.config.type_definitions import KeysCollection
+from monai.data.folder_layout import FolderLayoutBase
+from monai.data.meta_tensor import MetaTensor
+from monai.transforms.io.array import SaveImage
+from monai.transforms.io.dictionary import SaveImaged
+from monai.transforms.transform import MapTransform, Transform
+from monai.utils.misc import ensure_tuple_rep
 
 from msrf_monai.errors import ConfigError, InputError
 from msrf_monai.files import write_bytes
@@ -28,7 +30,7 @@ __all__ = ["FileSaver", "FileSaverd", "SaveMask", "SaveMaskd", "SaveProbability"
 _log = logging.getLogger(__name__)
 
 
-class FileSaver(SaveImage):  # type: ignore[misc]
+class FileSaver(SaveImage):
     """What the savers share: a name from the metadata, pixels from the subclass, one atomic write.
 
     Args:
@@ -93,8 +95,8 @@ class FileSaver(SaveImage):  # type: ignore[misc]
         else:
             subject = meta.get("filename_or_obj", f"{self._data_index:05d}")
             path = str(self.folder_layout.filename(subject=subject, idx=meta.get("patch_index")))
-        affine = meta.get("affine")
-        write_bytes(path, encode(self._pixels(img, meta), self.output_ext, affine))
+        _check_size(img, meta)
+        write_bytes(path, encode(self._pixels(img, meta), self.output_ext, meta.get("affine")))
         self._data_index += 1
         if isinstance(meta, dict):
             meta["saved_to"] = path
@@ -105,7 +107,17 @@ class FileSaver(SaveImage):  # type: ignore[misc]
         raise NotImplementedError
 
 
-class FileSaverd(SaveImaged):  # type: ignore[misc]
+def _check_size(img: torch.Tensor | npt.NDArray[Any], meta: Mapping[str, Any]) -> None:
+    """Refuse a result that does not lie on the pixels of its source; a patch has its own size."""
+    source = [int(size) for size in meta.get("spatial_shape", ())][:2]
+    if source and meta.get("patch_index") is None and list(img.shape[1:]) != source:
+        raise InputError(
+            f"the result is {' x '.join(map(str, img.shape[1:]))} pixels and its image file "
+            f"{' x '.join(map(str, source))}; put Invertd or RestoreSized before the transform that saves"
+        )
+
+
+class FileSaverd(SaveImaged):
     """Dictionary form of a ``FileSaver``; a ``SaveImaged``, by which MONAI Label knows and removes it."""
 
     def __init__(
@@ -302,7 +314,7 @@ class SaveProbability(FileSaver):
             )
         if self.output_ext != ".png":
             return probability
-        return np.rint(probability * np.float32(65535)).astype(np.uint16)
+        return np.asarray(np.rint(probability * np.float32(65535)), dtype=np.uint16)
 
 
 class SaveProbabilityd(FileSaverd):

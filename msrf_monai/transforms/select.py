@@ -6,9 +6,9 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
-from monai.config import KeysCollection
-from monai.transforms import MapTransform, Transform
-from monai.utils import ensure_tuple_rep
+from monai.config.type_definitions import KeysCollection
+from monai.transforms.transform import MapTransform, Transform
+from monai.utils.misc import ensure_tuple_rep
 
 from msrf_monai.errors import ConfigError, InputError
 from msrf_monai.transforms.rows import plain, with_meta
@@ -16,7 +16,7 @@ from msrf_monai.transforms.rows import plain, with_meta
 __all__ = ["SelectMask", "SelectMaskd"]
 
 
-class SelectMask(Transform):  # type: ignore[misc]
+class SelectMask(Transform):
     """Return the first output of several, and of that the first planes.
 
     For the post-processing of training: in training mode a network gives a tuple whose first element is the mask, and
@@ -60,7 +60,7 @@ class SelectMask(Transform):  # type: ignore[misc]
         return with_meta(plain(first)[: self.channels], first)
 
 
-class SelectMaskd(MapTransform):  # type: ignore[misc]
+class SelectMaskd(MapTransform):
     """Dictionary form of ``SelectMask``.
 
     Args:
