@@ -112,8 +112,8 @@ def check_overrides(argv: Sequence[str]) -> dict[str, Any]:
     if unknown:
         where = ", ".join(_file_names(files))
         raise ConfigError(
-            f"{'; '.join(unknown)}. Keys are those written in {where}; join nested ones with '::', "
-            "for example --train::trainer::max_epochs 3"
+            f"{'; '.join(unknown)} (the keys are those in {where}; join nested ones with '::', "
+            "for example --train::trainer::max_epochs 3)"
         )
     return dict(parser.get())
 
