@@ -12,6 +12,7 @@ from msrf_monai.engines.gallery import GalleryCase, PredictionGallery, draw_gall
 from msrf_monai.engines.guard import NaNGuard
 from msrf_monai.engines.history import History
 from msrf_monai.engines.progress import Progress
+from msrf_monai.engines.reuse import use_handler
 from msrf_monai.engines.seeding import SeedEpochs, epoch_seed
 from msrf_monai.engines.stopping import EarlyStop
 from msrf_monai.engines.summary import case_row, summarise
@@ -42,5 +43,6 @@ __all__ = [
     "read_weights",
     "save_weights",
     "summarise",
+    "use_handler",
     "versions",
 ]
