@@ -28,7 +28,10 @@ _ROOMS = (
     "msrf_monai.engines",
     "msrf_monai.data",
     "msrf_monai.bundle",
+    "msrf_monai.bundle.image_io",
 )
+# What the other rooms export is called by expressions, not built from a _target_.
+_SHORT_NAME_ROOMS = frozenset(_ROOMS) - {"msrf_monai.data", "msrf_monai.bundle"}
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
@@ -83,12 +86,13 @@ def _register_short_names() -> None:
 
     homes: dict[str, list[str]] = {}
     for room, names in public_components().items():
-        for name in names:
+        for name in names if room in _SHORT_NAME_ROOMS else ():
             homes.setdefault(name, []).append(room)
+    theirs = ComponentLocator()
     for name, rooms in homes.items():
         objects = {id(getattr(importlib.import_module(room), name)) for room in rooms}
-        if len(objects) > 1:
-            _log.warning("%s is exported by %s: use the dotted name in _target_", name, " and ".join(rooms))
+        if theirs.get_component_module_name(name) is not None or len(objects) > 1:
+            _log.info("%s has no short name, it would be ambiguous: write %s.%s in _target_", name, rooms[0], name)
         else:
             _names[name] = rooms[0]
     original = ComponentLocator.get_component_module_name
