@@ -13,7 +13,7 @@ __all__ = ["app"]
 
 # The modules that read and draw pictures are imported inside the commands, so that the help does not wait for them.
 
-app = typer.Typer(help="List, prepare, draw and verify data sets.", no_args_is_help=True)
+app = typer.Typer(help="List, prepare, draw and verify data sets.", no_args_is_help=True, add_completion=False)
 
 _BAR_DELAY_S = 2.0
 

@@ -36,7 +36,7 @@ MAX_UNCLEAR_SHARE = 0.02
 
 _ORIENTATION_TAG = 0x0112
 _PLAIN_MODES = frozenset({"1", "L", "P", "RGB"})
-_DECODER_ERRORS = (OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError, Image.DecompressionBombError)
+_DECODER_ERRORS = (OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError)
 
 
 @dataclass(frozen=True)
@@ -139,10 +139,7 @@ def _decode(content: bytes, path: Path) -> tuple[Image.Image, bool]:
     try:
         image: Image.Image = Image.open(io.BytesIO(content))
         if image.width * image.height > MAX_PIXELS:
-            raise DataError(
-                f"{path}: is {image.width} x {image.height} pixels, more than the {MAX_PIXELS} that are allowed; "
-                "tile it or make it smaller first"
-            )
+            raise Image.DecompressionBombError
         if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
             frames = getattr(image, "n_frames", 1)
             raise DataError(f"{path}: has {frames} frames; expected a single picture: save the wanted frame alone")
@@ -152,6 +149,10 @@ def _decode(content: bytes, path: Path) -> tuple[Image.Image, bool]:
         return ImageOps.exif_transpose(image), turned
     except UnidentifiedImageError as error:
         raise DataError(f"{path}: is not a picture that can be read") from error
+    except Image.DecompressionBombError as error:
+        raise DataError(
+            f"{path}: has more than the {MAX_PIXELS} pixels that are allowed; tile it or make it smaller first"
+        ) from error
     except DataError:
         raise
     except _DECODER_ERRORS as error:

@@ -26,7 +26,7 @@ def draw_nuclei(
         RGB uint8 (H, W, 3); the nuclei as drawn, before any blur, uint8 {0, 255} (H, W); and the number of the nucleus
         at each pixel from 1, 0 elsewhere, int32 (H, W).
     """
-    radius = min(size) / 256 * float(rng.uniform(6, 15))
+    radius = max(2.5, min(size) / 256 * float(rng.uniform(6, 15)))
     instances, strength = _place(rng, size, radius)
     mask = instances > 0
     rgb = _fluorescence(rng, mask, strength) if rng.random() < 0.7 else _stain(rng, mask, strength)

@@ -138,7 +138,8 @@ def _coverage(branches: list[_Branch], size: tuple[int, int]) -> Floats:
     centre = np.array([size[1] * _FINE / 2, size[0] * _FINE / 2])
     for branch in branches:
         corners = np.rint((branch.points * scale + centre) * 8).astype(np.int32)
-        for index, width in enumerate(branch.widths[:-1]):
-            thickness = max(1, round(float(width) * scale))
-            cv2.line(canvas, corners[index].tolist(), corners[index + 1].tolist(), (255,), thickness, cv2.LINE_8, 3)
+        thickness = np.maximum(1, np.rint(branch.widths[:-1] * scale)).astype(int)
+        for stretch in np.split(np.arange(thickness.size), np.flatnonzero(np.diff(thickness)) + 1):
+            line = corners[stretch[0] : stretch[-1] + 2].reshape(-1, 1, 2)
+            cv2.polylines(canvas, [line], False, (255,), int(thickness[stretch[0]]), cv2.LINE_8, 3)
     return np.asarray(cv2.resize(canvas, size[::-1], interpolation=cv2.INTER_AREA), dtype=np.float32) / np.float32(255)
