@@ -46,7 +46,7 @@ class NaNGuard:
         engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self)
         if self.max_consecutive > 1:
             engine.add_event_handler(Events.ITERATION_STARTED, self._remember)
-            engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self._drop_gradients)
+            engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self._clean_up)
 
     def __call__(self, engine: Any) -> None:
         """Check the loss of this iteration.
@@ -77,22 +77,21 @@ class NaNGuard:
         self._buffers = [buffer.detach().clone() for buffer in unwrap(engine.network).buffers()]
 
     def _leave_out(self, engine: Any) -> None:
+        self._skipped_loss = engine.state.output[self.loss_key].detach()
+        if getattr(engine, "scaler", None) is not None:
+            return  # the gradients become NaN on every rank, and the scaler skips the step for that
+        # A zero that depends on every parameter: DistributedDataParallel waits for the gradient of each.
+        parameters = [p for p in unwrap(engine.network).parameters() if p.requires_grad]
+        engine.state.output[self.loss_key] = torch.stack([p.sum() * 0.0 for p in parameters]).sum()
+
+    def _clean_up(self, engine: Any) -> None:
+        if self._skipped_loss is None:
+            return
+        if getattr(engine, "scaler", None) is None:
+            engine.optimizer.zero_grad(set_to_none=True)  # without a gradient an optimiser leaves a parameter alone
         with torch.no_grad():
             for buffer, before in zip(unwrap(engine.network).buffers(), self._buffers, strict=True):
                 buffer.copy_(before)
-        if getattr(engine, "scaler", None) is not None:
-            return  # the gradients become NaN on every rank, and the scaler skips the step for that
-        self._skipped_loss = engine.state.output[self.loss_key].detach()
-        # A zero that depends on every parameter: DistributedDataParallel waits for the gradient of each.
-        zero: Any = sum(
-            (p.sum() * 0.0 for p in unwrap(engine.network).parameters() if p.requires_grad), torch.zeros(())
-        )
-        engine.state.output[self.loss_key] = zero
-
-    def _drop_gradients(self, engine: Any) -> None:
-        if self._skipped_loss is None:
-            return
-        engine.optimizer.zero_grad(set_to_none=True)  # without a gradient an optimiser leaves a parameter alone
         engine.state.output[self.loss_key] = self._skipped_loss  # the truth, for whoever reports it
         self._skipped_loss = None
 

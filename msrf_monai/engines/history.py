@@ -27,7 +27,9 @@ def loss_of(output: Any, *, key: str = "loss") -> Tensor | None:
     """Return the loss in a MONAI trainer's output, a dictionary or the list that decollating makes of it."""
     first = output[0] if isinstance(output, list) and output else output
     loss = first.get(key) if isinstance(first, Mapping) else None
-    return loss.detach().float().mean() if isinstance(loss, Tensor) else None
+    if loss is None:
+        return None
+    return torch.as_tensor(loss).detach().float().mean()  # decollating makes plain numbers of it
 
 
 def scalars(metrics: Mapping[str, Any]) -> dict[str, float]:

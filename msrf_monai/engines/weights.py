@@ -196,8 +196,7 @@ def _is_state(value: object) -> bool:
 class LoadWeights(CheckpointLoader):
     """MONAI's ``CheckpointLoader`` for network weights, with strict checks and errors that can be understood.
 
-    It loads when the engine starts. In a trainer it goes before ``TrainingState``, so that a resumed run keeps its
-    own weights.
+    It loads when the engine starts, unless ``TrainingState`` has resumed a saved run by then: that has its own weights.
 
     Args:
         load_path: the file, see ``read_weights``.
@@ -237,6 +236,9 @@ class LoadWeights(CheckpointLoader):
         Raises:
             CheckpointError: as ``load_weights``.
         """
+        if engine.state.iteration > 0:  # evaluators start at 0 on every run, trainers only when they start afresh
+            _LOGGER.info("going on with the weights of iteration %d, not %s", engine.state.iteration, self.load_path)
+            return
         if len(self.load_dict) == 1:
             (network,) = self.load_dict.values()
             load_weights(network, self.load_path, sha256=self.sha256, strict=self.strict)
