@@ -116,5 +116,5 @@ def test_a_network_without_parameters_is_no_error() -> None:
     ],
 )
 def test_wrong_arguments_are_refused(arguments: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="momentum|handle_buffers"):
+    with pytest.raises(ConfigError, match=r"momentum|handle_buffers"):
         ExponentialMovingAverage(nn.Linear(1, 1), **arguments)

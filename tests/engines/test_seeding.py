@@ -31,7 +31,9 @@ def _seen(loader: Any, *, epochs: int, start: int = 0, epoch_length: int | None 
     SeedEpochs(5).attach(engine)
     engine.add_event_handler(
         Events.EPOCH_COMPLETED,
-        lambda: epochs_seen[-1].extend([random.random(), float(np.random.rand()), torch.rand(1).item()]),
+        lambda: epochs_seen[-1].extend(
+            [random.random(), float(np.random.rand()), torch.rand(1).item()]  # noqa: NPY002 - the global one is meant
+        ),
     )
     engine.state.max_epochs = start + epochs
     engine.state.epoch_length = len(loader) if epoch_length is None else epoch_length

@@ -212,7 +212,7 @@ def test_several_networks_are_loaded_by_name(tmp_path: Path, job: ModuleType) ->
     assert _equal(two, targets["d"])
     with pytest.raises(CheckpointError, match="no weights named 'x'"):
         LoadWeights(str(tmp_path / "both.pt"), {"g": targets["g"], "x": targets["d"]})(Engine(print))
-    with pytest.raises(CheckpointError, match="'d' of .* does not fit its network"):
+    with pytest.raises(CheckpointError, match=r"'d' of .* does not fit its network"):
         LoadWeights(str(tmp_path / "both.pt"), {"g": targets["g"], "d": job.ToyNet(2)})(Engine(print))
 
 

@@ -79,9 +79,7 @@ def build(
 ) -> dict[str, Any]:
     """Build the training; ``weights`` are loaded first, ``extra`` are further handlers."""
     torch.manual_seed(11)
-    augment = Compose(
-        [RandFlipd(["image", "label"], prob=0.5, spatial_axis=0), RandGaussianNoised(["image"], prob=0.7)]
-    )
+    augment = Compose([RandFlipd(["image", "label"], prob=0.5, spatial_axis=0), RandGaussianNoised("image", prob=0.7)])
     loader = DataLoader(
         Dataset(items(7, 1) if train_items is None else train_items, augment),
         batch_size=3,
