@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 from typing import Any
 
@@ -12,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 import pydicom
 from pydicom.errors import InvalidDicomError
-from pydicom.pixel_data_handlers.util import apply_modality_lut, convert_color_space
 
 from msrf_monai.errors import DataError
 from msrf_monai.transforms.picture import Picture
@@ -20,6 +20,10 @@ from msrf_monai.transforms.picture import Picture
 __all__ = ["is_dicom", "read_dicom"]
 
 _DAMAGE = (InvalidDicomError, AttributeError, EOFError, KeyError, NotImplementedError, OSError, RuntimeError, TypeError)
+
+_GIVES_RGB = int(pydicom.__version__.split(".")[0]) >= 3
+"""pydicom 3 turns YBR_FULL and YBR_FULL_422 into RGB while it decodes; pydicom 2 leaves that to its caller."""
+_pixels = importlib.import_module("pydicom.pixels" if _GIVES_RGB else "pydicom.pixel_data_handlers.util")
 
 
 def is_dicom(data: bytes) -> bool:
@@ -65,18 +69,13 @@ def read_dicom(data: bytes, name: str, *, max_pixels: int) -> Picture:
 def _rgb(pixels: npt.NDArray[Any], dataset: Any, name: str) -> npt.NDArray[np.uint8]:
     if pixels.dtype != np.uint8 or pixels.shape[2] != 3:
         raise DataError(f"{name} holds colour pixels of shape {pixels.shape} and type {pixels.dtype}, not 8-bit RGB")
-    if str(dataset.PhotometricInterpretation) in ("YBR_FULL", "YBR_FULL_422") and not _comes_as_rgb(dataset):
-        pixels = convert_color_space(pixels, "YBR_FULL", "RGB")
+    if str(dataset.PhotometricInterpretation) in ("YBR_FULL", "YBR_FULL_422") and not _GIVES_RGB:
+        pixels = _pixels.convert_color_space(pixels, "YBR_FULL", "RGB")
     return pixels
 
 
-def _comes_as_rgb(dataset: Any) -> bool:
-    """Tell whether ``pixel_array`` has already become RGB: pydicom 3 converts JPEG files while it decodes them."""
-    return int(pydicom.__version__.split(".")[0]) >= 3 and bool(dataset.file_meta.TransferSyntaxUID.is_compressed)
-
-
 def _monochrome(pixels: npt.NDArray[Any], dataset: Any) -> Picture:
-    values = np.asarray(apply_modality_lut(pixels, dataset))
+    values = np.asarray(_pixels.apply_modality_lut(pixels, dataset))
     is_inverted = str(dataset.get("PhotometricInterpretation", "")) == "MONOCHROME1"
     has_window = "WindowCenter" in dataset and "WindowWidth" in dataset
     if pixels.dtype == np.uint8 and np.array_equal(values, pixels) and not has_window:
