@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import Annotated, cast
 
 import typer
 
@@ -16,6 +17,22 @@ __all__ = ["app"]
 app = typer.Typer(help="List, prepare, draw and verify data sets.", no_args_is_help=True, add_completion=False)
 
 _BAR_DELAY_S = 2.0
+
+
+class _Images(StrEnum):
+    """What becomes of the pictures; enumerations, since older releases of typer know no literals."""
+
+    COPY = "copy"
+    LINK = "link"
+    REFERENCE = "reference"
+
+
+class _Kind(StrEnum):
+    """What can be drawn."""
+
+    LESION = "lesion"
+    NUCLEI = "nuclei"
+    VESSELS = "vessels"
 
 
 @app.command("list")
@@ -44,8 +61,8 @@ def prepare(
     folds: Annotated[int, typer.Option(help="Folds over training and validation pictures, 0 for none.")] = 5,
     seed: Annotated[int, typer.Option(help="Chooses the random split and the folds.")] = 0,
     images: Annotated[
-        Literal["copy", "link", "reference"], typer.Option(help="Copy the pictures, link to them, or note their paths.")
-    ] = "copy",
+        _Images, typer.Option(help="Copy the pictures, link to them, or note their paths.")
+    ] = _Images.COPY,
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse another number of pictures than the official.")
     ] = False,
@@ -62,7 +79,7 @@ def prepare(
             split=split,
             folds=folds,
             seed=seed,
-            images=images,
+            images=images.value,
             strict=strict,
             overwrite=overwrite,
             progress=progress,
@@ -76,7 +93,7 @@ def prepare(
 
 @app.command()
 def synthesize(
-    kind: Annotated[Literal["lesion", "nuclei", "vessels"], typer.Argument(help="What to draw.")],
+    kind: Annotated[_Kind, typer.Argument(help="What to draw.")],
     out: Annotated[Path, typer.Option(help="Folder to make.")],
     count: Annotated[str, typer.Option("--count", "-n", help="Training,validation,test pictures.")] = "80,10,10",
     size: Annotated[str, typer.Option(help="Height x width in pixels.")] = "256x256",
@@ -92,7 +109,7 @@ def synthesize(
     height_width = cast("tuple[int, int]", _numbers(size.lower(), "x", 2, "--size", "256x320"))
     with _bar("drawing") as progress:
         folder = synthesize_dataset(
-            kind,
+            kind.value,
             out,
             counts=counts,
             size=height_width,
@@ -102,7 +119,7 @@ def synthesize(
             overwrite=overwrite,
             progress=progress,
         )
-    typer.echo(f"{kind}: {_counts(counts)} in {folder}")
+    typer.echo(f"{kind.value}: {_counts(counts)} in {folder}")
     _say_next(folder)
 
 

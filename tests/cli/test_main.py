@@ -36,6 +36,14 @@ def test_version_and_help_load_nothing_heavy(arguments: list[str], shown: str) -
     assert done.stdout.splitlines()[-1].strip() == "loaded"
 
 
+def test_the_data_package_needs_neither_torch_nor_monai() -> None:
+    program = "import sys, msrf_monai.data; print([name for name in ('torch', 'monai') if name in sys.modules])"
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+
+    assert done.stdout.strip() == "[]", done.stderr
+
+
 def test_an_error_is_one_line_on_stderr_and_exit_code_1() -> None:
     done = run("data", "verify", "/no/such/folder")
 

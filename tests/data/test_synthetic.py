@@ -55,7 +55,7 @@ def test_lesions_are_one_or_two_and_of_a_lesions_size() -> None:
 
 
 def test_no_global_threshold_finds_the_lesions() -> None:
-    drawn = [synthesize_image("lesion", seed, (96, 128)) for seed in range(40)]
+    drawn = [synthesize_image("lesion", seed, (96, 128)) for seed in range(24)]
     truths = np.stack([mask > 0 for _, mask in drawn])
     colour_spaces = [np.stack([image for image, _ in drawn])]
     for code in (cv2.COLOR_RGB2HSV, cv2.COLOR_RGB2LAB):
@@ -65,7 +65,7 @@ def test_no_global_threshold_finds_the_lesions() -> None:
         max(mean_dice(channel > level, truths), mean_dice(channel <= level, truths))
         for space in colour_spaces
         for channel in np.moveaxis(space, -1, 0)
-        for level in range(4, 252, 8)
+        for level in range(4, 252, 12)
     )
 
     assert best < 0.5
@@ -189,7 +189,7 @@ def test_noise_is_standardised_and_as_smooth_as_asked_for() -> None:
     rough, smooth = smooth_noise(rng, (80, 120), 2), smooth_noise(rng, (80, 120), 30)
 
     for noise in (rough, smooth, fractal_noise(rng, (80, 120), 20)):
-        assert abs(float(noise.mean())) < 0.2
+        assert abs(float(noise.mean())) < 1e-3
         assert float(noise.std()) == pytest.approx(1, abs=0.01)
     assert np.abs(np.diff(rough)).mean() > 5 * np.abs(np.diff(smooth)).mean()
 

@@ -49,10 +49,10 @@ def draw_lesions(rng: np.random.Generator, size: tuple[int, int]) -> tuple[NDArr
     """
     scene = _mucosa(rng, size)
     _folds(rng, scene)
-    frame = _frame(rng, scene)
     mask = np.zeros(size, bool)
     for _ in range(1 if rng.random() < 0.75 else 2):
         mask |= _add_lesion(rng, scene, mask)
+    frame = _frame(rng, scene, mask)
     _add_residue(rng, scene, mask)
     _add_bubbles(rng, scene, mask)
     rgb = _light(rng, scene)
@@ -94,7 +94,7 @@ def _folds(rng: np.random.Generator, scene: _Scene) -> None:
     scene.depth -= dark
 
 
-def _frame(rng: np.random.Generator, scene: _Scene) -> Floats:
+def _frame(rng: np.random.Generator, scene: _Scene, mask: NDArray[np.bool_]) -> Floats:
     """The black surround of the picture, cut corners or rounded ones, at times with a black box; 1 inside."""
     reach_x = np.abs(scene.x) * (min(scene.size) / scene.size[1])
     reach_y = np.abs(scene.y) * (min(scene.size) / scene.size[0])
@@ -103,8 +103,9 @@ def _frame(rng: np.random.Generator, scene: _Scene) -> Floats:
     else:
         square_x, square_y = reach_x * reach_x, reach_y * reach_y
         frame = smooth_step(square_x * square_x + square_y * square_y, 1.25, 1.15)
-    if rng.random() < 0.25:
-        rows, columns = (round(float(rng.uniform(0.2, 0.33)) * length) for length in scene.size)
+    rows, columns = (round(float(rng.uniform(0.2, 0.33)) * length) for length in scene.size)
+    # The box must leave most of the lesions to be seen.
+    if rng.random() < 0.3 and mask[-rows:, :columns].sum() < 0.3 * mask.sum():
         frame[-rows:, :columns] = 0
     return frame
 
@@ -126,7 +127,7 @@ def _blob(
 def _add_lesion(rng: np.random.Generator, scene: _Scene, taken: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Put a lesion on the surface and return its exact outline; nothing when the place is taken."""
     short = min(scene.size)
-    radius = float(rng.uniform(0.22, 0.55))
+    radius = float(rng.uniform(0.27, 0.60))
     half = [scene.size[1] / short, scene.size[0] / short]
     centre = tuple(float(rng.uniform(-0.72, 0.72) * length) for length in half)
     reach = _blob(rng, scene, (centre[0], centre[1]), radius, 0.16)
@@ -140,17 +141,17 @@ def _add_lesion(rng: np.random.Generator, scene: _Scene, taken: NDArray[np.bool_
     grain = fractal_noise(rng, scene.size, short / float(rng.uniform(22, 34)), 2, 0.6)
     lobes = fractal_noise(rng, scene.size, short / 9, 2)
     scene.relief *= 1 - 0.85 * smooth_step(reach, 1.25, 0.8)
-    scene.relief += radius * float(rng.uniform(0.30, 0.50)) * dome - 0.006 * crease
+    scene.relief += radius * float(rng.uniform(0.34, 0.54)) * dome - 0.006 * crease
     scene.relief += height * (0.0030 * grain + 0.010 * lobes)
     # Redder or paler than the mucosa, by less than the patches and the light change its colour.
     redder = rng.random() < 0.6
-    shift = np.array([0.01, -0.055, -0.04] if redder else [0.03, 0.06, 0.05], np.float32)
-    shift = shift * float(rng.uniform(0.4, 1.3)) + rng.uniform(-0.02, 0.02, 3).astype(np.float32)
+    shift = np.array([0.02, -0.085, -0.065] if redder else [0.04, 0.085, 0.07], np.float32)
+    shift = shift * float(rng.uniform(0.7, 1.4)) + rng.uniform(-0.02, 0.02, 3).astype(np.float32)
     soft = smooth_step(reach, 1 + float(rng.uniform(0.02, 0.07)), 1 - float(rng.uniform(0.05, 0.14)))
     scene.depth += 0.75 * soft * (1 - scene.depth)  # it stands out into the light
     spots = smooth_step(grain, 0.1, 1.3) * float(rng.uniform(0.08, 0.22))
     scene.albedo += soft[..., None] * (shift - spots[..., None] * np.array([0.45, 0.8, 0.7], np.float32) * scene.albedo)
-    scene.albedo *= (1 - float(rng.uniform(0.02, 0.14)) * crease)[..., None]
+    scene.albedo *= (1 - float(rng.uniform(0.05, 0.16)) * crease)[..., None]
     return inside
 
 

@@ -33,21 +33,31 @@ def smooth_noise(rng: np.random.Generator, size: tuple[int, int], cell_px: float
     Returns:
         Noise of mean 0 and standard deviation 1, float32, (H, W).
     """
-    cell_px = max(cell_px, 1.0)
-    rows, columns = (round(length / cell_px) + 2 for length in size)
-    coarse = rng.standard_normal((rows, columns), dtype=np.float32)
-    noise = cv2.resize(coarse, size[::-1], interpolation=cv2.INTER_CUBIC)
-    return np.asarray((noise - noise.mean()) / (noise.std() + 1e-6), dtype=np.float32)
+    return _standardised(_waves(rng, size, cell_px))
 
 
 def fractal_noise(
     rng: np.random.Generator, size: tuple[int, int], cell_px: float, octaves: int = 3, persistence: float = 0.5
 ) -> Floats:
     """Add up smooth noise of halving wave lengths and falling strength; mean 0, deviation 1, float32, (H, W)."""
-    total = np.zeros(size, np.float32)
-    for octave in range(octaves):
-        total += persistence**octave * smooth_noise(rng, size, cell_px / 2**octave)
-    return np.asarray(total / (total.std() + 1e-6), dtype=np.float32)
+    total = smooth_noise(rng, size, cell_px)
+    for octave in range(1, octaves):
+        total += persistence**octave * _waves(rng, size, cell_px / 2**octave)
+    return _standardised(total)
+
+
+def _waves(rng: np.random.Generator, size: tuple[int, int], cell_px: float) -> Floats:
+    """Return smooth noise of about mean 0 and deviation 1."""
+    cell_px = max(cell_px, 1.0)
+    rows, columns = (round(length / cell_px) + 2 for length in size)
+    # Interpolation between random numbers takes about a quarter of their deviation away.
+    coarse = rng.standard_normal((rows, columns), dtype=np.float32) * np.float32(1.35)
+    return np.asarray(cv2.resize(coarse, size[::-1], interpolation=cv2.INTER_CUBIC), dtype=np.float32)
+
+
+def _standardised(noise: Floats) -> Floats:
+    mean, deviation = cv2.meanStdDev(noise)
+    return np.asarray((noise - float(mean[0, 0])) / (float(deviation[0, 0]) + 1e-6), dtype=np.float32)
 
 
 def smooth_step(value: NDArray[np.floating[Any]], low: float, high: float) -> Floats:
