@@ -12,6 +12,7 @@ from msrf_monai.bundle.checks import (
     check_versions,
     check_workflow,
 )
+from msrf_monai.bundle.distributed import start_process_group, stop_process_group
 from msrf_monai.bundle.export import (
     build_network,
     export_onnx,
@@ -21,7 +22,6 @@ from msrf_monai.bundle.export import (
     openvino_runner,
 )
 from msrf_monai.bundle.lint import config_files, lint_bundle, lint_config, lint_name, read_json
-from msrf_monai.bundle.distributed import start_process_group, stop_process_group
 from msrf_monai.bundle.manifest import finish_manifest, git_commit, write_manifest
 from msrf_monai.bundle.overrides import CommandLine, check_overrides, parse_command_line
 from msrf_monai.bundle.registry import public_components, register, unregister

@@ -68,9 +68,7 @@ def install_error_line() -> None:
     def record(*args: Any, **kwargs: Any) -> logging.LogRecord:
         # MONAI's StatsHandler logs the whole traceback through ignite's logger before it raises the error again.
         entry = previous_factory(*args, **kwargs)
-        if entry.exc_info and entry.exc_info[1] and not _wants_traceback() and sentence_of(entry.exc_info[1]):
-            entry.exc_info = None
-        return entry
+        return entry if _wants_traceback() else _shortened(entry)
 
     hook._msrf_error_line = True  # type: ignore[attr-defined]
     sys.excepthook = hook
@@ -84,6 +82,16 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         seen.add(id(link))
         yield link
         link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+
+
+def _shortened(entry: logging.LogRecord) -> logging.LogRecord:
+    """Take the traceback of a package error out of a log record, be it attached or (from a worker) in its text."""
+    if entry.exc_info and entry.exc_info[1] and sentence_of(entry.exc_info[1]):
+        entry.exc_info = None
+    if isinstance(entry.msg, str) and not entry.args and (found := _IN_WORKER_TEXT.findall(entry.msg)):
+        first_line = entry.msg.partition("\n")[0]
+        entry.msg = f"{first_line} {found[-1]}"
+    return entry
 
 
 def _wants_traceback() -> bool:

@@ -44,12 +44,12 @@ def test_misspelt_override_ends_on_one_sentence_and_starts_nothing(toy: Path, ru
 
 
 def test_package_error_below_an_expression_and_a_component_ends_on_its_sentence(toy: Path, run_toy: Run) -> None:
-    _break(toy, "$msrf_bundle.read_json('nowhere/dataset.json')")
+    _break(toy, "$__import__('msrf_monai.data').data.load_datalist('nowhere', 'training')")
 
     done = run_toy("run", "--config_file", "configs/train.json")
 
     assert done.returncode == 1
-    assert done.stderr.strip().splitlines()[-1].startswith("error: nowhere/dataset.json")
+    assert done.stderr.strip().splitlines()[-1].startswith("error: nowhere")
     assert "Traceback" not in done.stderr
 
 

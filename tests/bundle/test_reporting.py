@@ -128,5 +128,18 @@ def test_logged_tracebacks_of_package_errors_are_left_out_of_the_log(
     assert [record.exc_info is None for record in caplog.records] == [True, False]
 
 
+def test_traceback_that_a_worker_sent_as_text_is_shortened_in_the_log(
+    hooks: None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MSRF_DEBUG", raising=False)
+    install_error_line()
+    text = "Run ends: Caught RuntimeError.\nTraceback:\n  File x\nmsrf_monai.errors.DataError: a.png is empty\n\nmore"
+
+    logging.getLogger("engine").error(text)
+    logging.getLogger("engine").error("two\nlines")
+
+    assert caplog.messages == ["Run ends: Caught RuntimeError. a.png is empty", "two\nlines"]
+
+
 def test_tests_are_not_the_bundle_program() -> None:
     assert not is_bundle_program()

@@ -1,0 +1,132 @@
+"""The model zoo's checks that run offline, on every bundle of the repository."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from monai.utils import set_determinism
+from PIL import Image
+
+from msrf_monai import bundle as checks
+
+ROOT = Path(__file__).resolve().parents[2]
+BUNDLES = sorted(path.parents[1] for path in (ROOT / "bundles").glob("*/configs/metadata.json"))
+OVERLAYS = [
+    (bundle, overlay) for bundle in BUNDLES for overlay in sorted((bundle / "configs" / "datasets").glob("*.json"))
+]
+
+each_bundle = pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared data set of bright rectangles: 4 to train, 2 to validate, 2 to test, none of them square."""
+    root = tmp_path_factory.mktemp("dataset")
+    generator = np.random.default_rng(0)
+    parts: dict[str, list[dict[str, Any]]] = {"training": [], "validation": [], "test": []}
+    for index, part in enumerate(["training"] * 4 + ["validation"] * 2 + ["test"] * 2):
+        image = generator.integers(0, 90, (72, 104, 3), dtype=np.uint8)
+        label = np.zeros((72, 104), dtype=np.uint8)
+        label[20 : 50 + index, 30 : 70 - index] = 255
+        image[label > 0] += 120
+        item: dict[str, Any] = {"fold": index % 2}
+        for key, pixels in (("image", image), ("label", label)):
+            path = root / f"{key}s" / f"{index}.png"
+            path.parent.mkdir(exist_ok=True)
+            Image.fromarray(pixels).save(path)
+            item[key] = f"{key}s/{index}.png"
+            item[f"{key}_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+        parts[part].append(item)
+    head = {"name": "rectangles", "labels": {"0": "background", "1": "rectangle"}, "modality": {"0": "RGB"}}
+    (root / "dataset.json").write_text(json.dumps({**head, "numTraining": 4, "numTest": 2, **parts}))
+    return root
+
+
+@pytest.fixture(autouse=True)
+def free_randomness() -> Iterator[None]:
+    """Undo the seeds that a bundle sets for its own run."""
+    yield
+    set_determinism(None)
+
+
+@each_bundle
+def test_files_are_complete_and_small(bundle: Path) -> None:
+    assert checks.check_files(bundle) == []
+
+
+@each_bundle
+def test_metadata_holds_what_zoo_and_label_read(bundle: Path) -> None:
+    assert checks.check_metadata(bundle) == []
+
+
+@each_bundle
+def test_metadata_validates_against_the_schema_of_monai(bundle: Path) -> None:
+    schema = ROOT.parent / "shared" / "recipes" / "bundle" / "schema" / "meta_schema_20240725.json"
+    if not schema.is_file():
+        pytest.skip("MONAI's metadata schema is not beside the checkout (shared/recipes/bundle/schema)")
+    assert checks.check_schema(bundle, json.loads(schema.read_text())) == []
+
+
+@each_bundle
+def test_stated_versions_are_the_tested_ones(bundle: Path) -> None:
+    assert checks.check_versions(bundle, ROOT / "constraints.txt") == []
+
+
+@each_bundle
+def test_configs_keep_the_static_rules(bundle: Path) -> None:
+    assert checks.lint_bundle(bundle) == []
+
+
+@each_bundle
+def test_network_matches_the_metadata(bundle: Path) -> None:
+    assert checks.check_network(bundle) == []
+
+
+@each_bundle
+def test_torchscript_export_equals_eager(bundle: Path, tmp_path: Path) -> None:
+    assert checks.check_torchscript(bundle, tmp_path) == []
+
+
+@pytest.mark.slow
+@each_bundle
+def test_onnx_export_equals_eager_at_other_sizes(bundle: Path, tmp_path: Path) -> None:
+    assert checks.check_onnx(bundle, tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("configs", "workflow_type"),
+    [(["train.json"], "train"), (["train.json", "evaluate.json"], "train"), (["inference.json"], "infer")],
+    ids=["train", "evaluate", "inference"],
+)
+@each_bundle
+def test_workflow_initialises_with_all_properties(
+    bundle: Path, dataset: Path, tmp_path: Path, configs: list[str], workflow_type: str
+) -> None:
+    folder = dataset / "images" if configs == ["inference.json"] else dataset
+    problems = checks.check_workflow(
+        bundle, configs, workflow_type, dataset_dir=str(folder), output_dir=str(tmp_path / "out"), device="cpu"
+    )
+
+    assert problems == []
+
+
+@pytest.mark.parametrize(("bundle", "overlay"), OVERLAYS, ids=lambda path: path.stem)
+def test_dataset_overlay_initialises_with_all_properties(
+    bundle: Path, overlay: Path, dataset: Path, tmp_path: Path
+) -> None:
+    problems = checks.check_workflow(
+        bundle,
+        ["train.json", f"datasets/{overlay.name}"],
+        "train",
+        dataset_dir=str(dataset),
+        output_dir=str(tmp_path / "out"),
+        device="cpu",
+    )
+
+    assert problems == []
