@@ -23,6 +23,8 @@ _NOT_METRICS = {"epoch", "train_loss", "learning_rate", "seconds"}
 def draw_curves(rows: Sequence[dict[str, float]], path: str | Path, *, best_epoch: int | None = None) -> None:
     """Draw the loss, the learning rate and the validation metrics over the epochs into a PNG file.
 
+    Metrics beyond 1, such as distances in pixels, would flatten the scores and are left to the history's table.
+
     Args:
         rows: as ``History`` keeps them: ``epoch`` and any of ``train_loss``, ``learning_rate`` and metrics by name.
         path: the file to write.
@@ -44,7 +46,8 @@ def draw_curves(rows: Sequence[dict[str, float]], path: str | Path, *, best_epoc
         _plot(rate, rows, "learning_rate", label="learning rate", color="tab:gray", linestyle=":", marker="")
         rate.set_ylabel("learning rate (dotted)", color="tab:gray")
         rate.set_ylim(bottom=0)
-    names = sorted({name for row in rows for name in row if isinstance(row[name], int | float)} - _NOT_METRICS)
+    names = sorted({name for row in rows for name in row} - _NOT_METRICS)
+    names = [name for name in names if all(abs(row.get(name, 0.0)) <= 1 for row in rows)]
     for name in names:
         _plot(right, rows, name, label=name)
     right.set(title="Validation", xlabel="epoch", ylabel="score")

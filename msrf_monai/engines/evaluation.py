@@ -89,7 +89,7 @@ class SegmentationReport:
     def _collect(self, engine: Any) -> None:
         names = case_names(engine.state.batch)
         for item, name in zip(engine.state.output, names, strict=True):
-            pred, label = (item[key][self.channel].detach().as_subclass(Tensor) for key in ("pred", "label"))
+            pred, label = (item[key][self.channel].detach().cpu().as_subclass(Tensor) for key in ("pred", "label"))
             if pred.shape != label.shape:
                 raise DataError(
                     f"the prediction for {name} has shape {tuple(pred.shape)} and its mask {tuple(label.shape)}; "

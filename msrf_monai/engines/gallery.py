@@ -116,8 +116,8 @@ class PredictionGallery:
         columns: number of images in a row.
         size_px: side of the square into which each image is fitted.
         channel: channel of prediction and truth that is drawn.
-        max_cases: number of validation images, from the first, that are considered; each keeps about 0.2 MB in memory
-            until the epoch ends.
+        max_cases: number of validation images, from the first, that are considered; each keeps at most
+            20 * size_px**2 bytes (1.3 MB) in memory until the epoch ends.
         filename: name of the picture.
     """
 
@@ -129,7 +129,7 @@ class PredictionGallery:
         columns: int = 4,
         size_px: int = 256,
         channel: int = 0,
-        max_cases: int = 500,
+        max_cases: int = 200,
         filename: str = "gallery.png",
     ) -> None:
         if min(count, columns, max_cases) < 1 or size_px < 16:
@@ -174,7 +174,7 @@ class PredictionGallery:
         prediction = item["pred"][self.channel].as_subclass(Tensor).T.cpu() > 0.5
         score = float(dice(confusion(prediction[None], truth[None])))
         picture = _picture(item["image"].as_subclass(Tensor).detach().float().cpu())
-        step = max(1, min(truth.shape) // (2 * self.size_px))  # large images are thinned before they are kept
+        step = max(1, max(truth.shape) // self.size_px)  # large images are thinned before they are kept
         return GalleryCase(
             name=name,
             score=score,

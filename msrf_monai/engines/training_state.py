@@ -139,7 +139,7 @@ class TrainingState:
         self._check(content, path)
         for name, value in self.save_dict.items():
             _restore(value, content["objects"][name], f"{name!r} of {path}")
-        if content["scaler"] is not None and getattr(engine, "scaler", None) is not None:
+        if content["scaler"] and getattr(engine, "scaler", None) is not None:
             engine.scaler.load_state_dict(content["scaler"])
         if self.validator is not None and content["best"] is not None:
             self.validator.state.best_metric = content["best"]["metric"]

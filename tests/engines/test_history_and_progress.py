@@ -17,6 +17,7 @@ from ignite.engine import Events
 from PIL import Image
 
 from msrf_monai.engines import History, Progress, TrainingCurves, draw_curves
+from msrf_monai.engines.curves import _plot as plot
 from msrf_monai.engines.history import loss_of, scalars
 from msrf_monai.errors import MissingExtraError
 
@@ -161,3 +162,17 @@ def test_other_ranks_show_nothing(
     monkeypatch.setattr("ignite.distributed.get_rank", lambda: 1)
     run["trainer"].run()
     assert capsys.readouterr().err == ""
+
+
+def test_distances_are_left_out_of_the_scores_axis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plotted: list[str] = []
+
+    def watched(axes: Any, rows: Any, name: str, **style: Any) -> None:
+        plotted.append(name)
+        plot(axes, rows, name, **style)
+
+    monkeypatch.setattr("msrf_monai.engines.curves._plot", watched)
+    draw_curves(
+        [{"epoch": 1, "mean_hd95_px": 31.0, "val_dice": 0.9}, {"epoch": 2, "val_dice": 0.8}], tmp_path / "c.png"
+    )
+    assert plotted == ["train_loss", "val_dice"]
