@@ -130,7 +130,7 @@ def _add_lesion(rng: np.random.Generator, scene: _Scene, taken: NDArray[np.bool_
     radius = float(rng.uniform(0.27, 0.60))
     half = [scene.size[1] / short, scene.size[0] / short]
     centre = tuple(float(rng.uniform(-0.72, 0.72) * length) for length in half)
-    reach = _blob(rng, scene, (centre[0], centre[1]), radius, 0.16)
+    reach = _blob(rng, scene, (centre[0], centre[1]), radius, 0.12)
     inside = reach < 1
     if (taken & (reach < 1.3)).any():
         return np.zeros_like(inside)
