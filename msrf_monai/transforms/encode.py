@@ -67,14 +67,14 @@ def encode(rows: npt.NDArray[Any], extension: str, affine: Any = None) -> bytes:
     Raises:
         InputError: when the format cannot hold the type of the pixels.
     """
+    flat = rows[..., 0] if rows.shape[2] == 1 else rows
     if extension in (".nii", ".nii.gz"):
-        image = NibabelWriter.create_backend_obj(rows.swapaxes(0, 1), affine=affine, dtype=rows.dtype)
+        image = NibabelWriter.create_backend_obj(flat.swapaxes(0, 1), affine=affine, dtype=rows.dtype)
         content: bytes = image.to_bytes()
         # mtime 0: the same mask gives the same bytes
         return gzip.compress(content, compresslevel=1, mtime=0) if extension == ".nii.gz" else content
     if extension == ".png" and rows.dtype in (np.uint8, np.uint16):
         return encode_png(rows)
-    flat = rows[..., 0] if rows.shape[2] == 1 else rows
     buffer = io.BytesIO()
     if extension in (".tif", ".tiff"):
         Image.fromarray(flat).save(buffer, "TIFF", compression="tiff_deflate")

@@ -27,7 +27,7 @@ _THIRD_CLASS = 0.005
 def to_binary(picture: Picture, name: str, *, threshold: int = 127, strict: bool = True) -> npt.NDArray[np.uint8]:
     """Return a mask of {0, 1}.
 
-    Accepted are {0, 1}; {0, white} (255, or 65535 in 16 bits); and 8-bit masks with a blurred border or with JPEG's
+    Accepted are {0, 1}; {0, 255}; {0, 65535} in 16 bits; and 8-bit masks with a blurred border or with JPEG's
     noise, which become ``value > threshold``. The channels of a colour mask are united by their largest value.
 
     Args:
@@ -51,7 +51,7 @@ def to_binary(picture: Picture, name: str, *, threshold: int = 127, strict: bool
         return np.asarray(on_scale > (0 if white == 1 else threshold)).astype(np.uint8)
     if set(found) <= {0, 1} and not picture.is_lossy:
         return np.asarray(values, dtype=np.uint8)
-    if set(found) <= {0, white}:
+    if set(found) <= {0, white} or set(found) <= {0, 255}:
         return np.asarray(values > 0).astype(np.uint8)
     if values.dtype == np.uint8 and _is_two_levels(found, counts, is_lossy=picture.is_lossy):
         return np.asarray(values > threshold).astype(np.uint8)

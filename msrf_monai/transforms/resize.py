@@ -42,7 +42,8 @@ def resize_planes(planes: torch.Tensor, spatial_size: Sequence[int], mode: Resiz
 class Resize2D(InvertibleTransform):
     """Resize a channel-first 2-D image; ``Invertd`` restores the former size on a prediction.
 
-    The inverse is bilinear, or nearest when ``Invertd`` asks for it (its ``nearest_interp``) or the mode was nearest.
+    The inverse is bilinear; it is nearest when ``Invertd`` asks for it (its ``nearest_interp``) and for the modes of
+    masks.
 
     Args:
         spatial_size: new size in the order of the array's own axes, which for image files is **(width, height)**, since
@@ -85,7 +86,8 @@ class Resize2D(InvertibleTransform):
             orig_size=before,
             sp_size=self.spatial_size,
             affine=scale_affine(before, self.spatial_size, align_corners=False),
-            extra_info={"mode": mode},
+            # the way back; under a name that Invertd knows, so that its nearest_interp can change it
+            extra_info={"mode": "nearest" if mode in ("nearest", "lanczos_mask") else "bilinear"},
         )
         return tracked
 

@@ -138,7 +138,9 @@ def test_sixteen_bit_colour_keeps_its_precision(tmp_path: Path, suffix: str) -> 
     image = LoadImage2D()(path)
 
     np.testing.assert_allclose(to_rows(image), values / 257, rtol=1e-6)
-    np.testing.assert_allclose(LoadImage2D(channels=1)(path)[0].numpy().T, values @ [0.299, 0.587, 0.114] / 257, atol=0.01)
+    np.testing.assert_allclose(
+        LoadImage2D(channels=1)(path)[0].numpy().T, values @ [0.299, 0.587, 0.114] / 257, atol=0.01
+    )
 
 
 def test_minmax_stretches_the_range_of_the_image(tmp_path: Path) -> None:
@@ -291,7 +293,9 @@ def png_header(width: int, height: int) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 10)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 10)) + chunk(b"IEND", b"")
+    )
 
 
 @pytest.mark.parametrize("side", [10_000, 60_000])
@@ -414,7 +418,9 @@ def test_eight_bit_monochrome_stays_as_it_is_and_monochrome1_is_turned(tmp_path:
 
 def test_window_and_rescale_are_applied(tmp_path: Path) -> None:
     pixels = np.linspace(0, 4095, 600).astype(np.uint16).reshape(20, 30)
-    path = dicom(tmp_path / "a.dcm", pixels, RescaleSlope=2, RescaleIntercept=-100, WindowCenter=[1000, 5], WindowWidth=400)
+    path = dicom(
+        tmp_path / "a.dcm", pixels, RescaleSlope=2, RescaleIntercept=-100, WindowCenter=[1000, 5], WindowWidth=400
+    )
 
     image = LoadImage2D(channels=1)(path)
 

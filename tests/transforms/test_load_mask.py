@@ -32,6 +32,7 @@ def saved(path: Path, pixels: np.ndarray, **options: Any) -> Path:
         ("zero_one.png", disc(), {}),
         ("zero_255.png", disc() * 255, {}),
         ("sixteen.png", disc().astype(np.uint16) * 65535, {}),
+        ("sixteen_255.png", disc().astype(np.uint16) * 255, {}),
         ("sixteen_one.tif", disc().astype(np.uint16), {}),
         ("float.tif", disc().astype(np.float32), {}),
         ("rgb.png", np.repeat(disc()[..., None] * 255, 3, 2), {}),
@@ -60,7 +61,7 @@ def test_jpeg_masks_are_thresholded(tmp_path: Path, quality: int, is_colour: boo
     mask = LoadMask2D()(path)
 
     np.testing.assert_array_equal(mask[0].numpy().T, expected)
-    assert (mask[0].numpy().T != disc()).mean() < 0.005
+    assert (disc() != mask[0].numpy().T).mean() < 0.005
 
 
 def test_mask_with_a_blurred_border_is_thresholded(tmp_path: Path) -> None:
@@ -86,7 +87,9 @@ def test_palette_mask_is_read_by_its_indices(tmp_path: Path) -> None:
     image.putpalette([0, 0, 0, 0, 128, 0])
     image.save(tmp_path / "m.png")
 
-    np.testing.assert_array_equal(LoadMask2D()(tmp_path / "m.png")[0].numpy().T, np.asarray(Image.open(tmp_path / "m.png")))
+    np.testing.assert_array_equal(
+        LoadMask2D()(tmp_path / "m.png")[0].numpy().T, np.asarray(Image.open(tmp_path / "m.png"))
+    )
 
 
 def three_levels(low: int, middle: int, high: int) -> np.ndarray:
