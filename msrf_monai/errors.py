@@ -1,4 +1,4 @@
-"""The errors that this package raises for its users; each message says what was given, what was expected, what to do."""
+"""The errors that this package raises: each message says what was given, what was expected and what to do."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
 import torch
@@ -81,7 +81,9 @@ class MSRFLoss(_Loss):
             raise InputError(f"activation is {activation!r}; expected one of {get_args(Activation)}")
         self.weights = tuple(float(w) for w in weights)
         self.activation = activation
-        self.dice = DiceLoss(smooth_nr=1.0, smooth_dr=1.0, batch=batch)
+        self.dice: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = DiceLoss(
+            smooth_nr=1.0, smooth_dr=1.0, batch=batch
+        )
 
     def forward(self, input: MSRFNetOutput, target: torch.Tensor) -> torch.Tensor:
         """Compute the weighted sum.

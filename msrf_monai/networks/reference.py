@@ -58,14 +58,20 @@ def load_msrf_reference(net: MSRFNet, arrays: Mapping[str, NDArray[np.generic]])
     roles = msrf_reference_roles(net)
     if net.shape_stream.start_scale == 1:
         raise CheckpointError('this network has profile="paper", for which no original weights exist; use "reference"')
-    dead = sorted(name for name in arrays if len(net.fusion.rounds) == 4 and name.startswith(("dsdf6.", "dsdf7.", "dsdf8.")))
+    dead = sorted(
+        name for name in arrays if len(net.fusion.rounds) == 4 and name.startswith(("dsdf6.", "dsdf7.", "dsdf8."))
+    )
     if dead:
         logger.warning("left out %d arrays of fusion blocks 6, 7 and 8, which the head7 wiring does not use", len(dead))
     wanted = dict(_places(net, roles))
     _refuse("missing", wanted.keys() - arrays.keys())
     _refuse("without a place in this network", arrays.keys() - wanted.keys() - set(dead))
     values = {name: _to_torch_layout(arrays[name], place) for name, place in wanted.items()}
-    wrong = [f"{n} {tuple(values[n].shape)} for {tuple(wanted[n].shape)}" for n in wanted if values[n].shape != wanted[n].shape]
+    wrong = [
+        f"{n} {tuple(values[n].shape)} for {tuple(wanted[n].shape)}"
+        for n in wanted
+        if values[n].shape != wanted[n].shape
+    ]
     _refuse("of another shape (the network has another width, or other channels)", wrong)
     with torch.no_grad():
         for name, place in wanted.items():

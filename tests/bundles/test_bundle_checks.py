@@ -21,6 +21,13 @@ OVERLAYS = [
     (bundle, overlay) for bundle in BUNDLES for overlay in sorted((bundle / "configs" / "datasets").glob("*.json"))
 ]
 
+
+def _narrow(bundle: Path) -> dict[str, Any]:
+    """Overrides for the same graph at a small width, where the network has one, since export time follows the graph."""
+    network = checks.read_json(bundle / "configs" / "inference.json")["network_def"]
+    return {"network_def::features": 8} if isinstance(network.get("features"), int) else {}
+
+
 each_bundle = pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
 
 
@@ -96,7 +103,7 @@ def test_torchscript_export_equals_eager(bundle: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 @each_bundle
 def test_onnx_export_equals_eager_at_other_sizes(bundle: Path, tmp_path: Path) -> None:
-    assert checks.check_onnx(bundle, tmp_path) == []
+    assert checks.check_onnx(bundle, tmp_path, **_narrow(bundle)) == []
 
 
 @pytest.mark.parametrize(

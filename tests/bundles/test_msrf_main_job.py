@@ -163,7 +163,7 @@ def test_two_processes_train_and_evaluate_like_one(main_job: MainJob, tmp_path: 
     assert single.returncode == 0, single.stderr[-2000:]
     assert double.returncode == 0, double.stderr[-2000:]
     one, two = (
-        sorted(csv.DictReader((tmp_path / name / "cases.csv").open()), key=lambda r: str(list(r.values())[0]))
+        sorted(csv.DictReader((tmp_path / name / "cases.csv").open()), key=lambda r: next(iter(r.values())))
         for name in ("one", "two")
     )
     assert [r["dice"] for r in one] == [r["dice"] for r in two]
@@ -282,7 +282,9 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("run", "configs", "overrides", "words"), [m[1:] for m in MISTAKES], ids=[m[0] for m in MISTAKES])
+@pytest.mark.parametrize(
+    ("run", "configs", "overrides", "words"), [m[1:] for m in MISTAKES], ids=[m[0] for m in MISTAKES]
+)
 def test_mistake_is_told_in_one_line(
     run: str, configs: list[str], overrides: dict[str, Any], words: list[str], main_job: MainJob, tmp_path: Path
 ) -> None:

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-
 ROOT = Path(__file__).resolve().parents[2]
 MSRF = ROOT / "bundles" / "msrf_net_polyp_segmentation"
+
 
 def run_bundle(
     run_id: str, *configs: str, torchrun: int = 0, preexec: Callable[[], None] | None = None, **overrides: object

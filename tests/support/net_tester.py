@@ -114,7 +114,9 @@ class NetTester:
     def test_export_equals_eager_at_other_sizes(self) -> None:
         net = self.build(**self.export_options)
         auto = torch.export.Dim.AUTO
-        program = torch.export.export(net, (self.image(40, 56, batch=2),), dynamic_shapes=({0: auto, 2: auto, 3: auto},))
+        program = torch.export.export(
+            net, (self.image(40, 56, batch=2),), dynamic_shapes=({0: auto, 2: auto, 3: auto},)
+        )
         for x in (self.image(61, 27, batch=3), self.image(64, 96)):
             with torch.inference_mode():
                 torch.testing.assert_close(program.module()(x), net(x), rtol=0, atol=1e-4)

@@ -30,6 +30,8 @@ class DualAttention(nn.Module):
         (1, 8, 16, 24)
     """
 
+    foldable = (("up", "up_norm"), ("conv", "norm"), ("place1", "place_norm"))
+
     def __init__(self, skip_channels: int, low_channels: int, *, up_kernel: int = 4) -> None:
         super().__init__()
         hidden = max(1, skip_channels // 4)

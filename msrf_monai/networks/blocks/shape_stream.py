@@ -16,6 +16,8 @@ _WIDTHS = (32, 16, 8, 4)
 class _GateMap(nn.Module):
     """Norm, 1x1 convolution, ReLU, 1x1 convolution, norm, sigmoid: a one-channel map of a stream and a side input."""
 
+    foldable = (("conv2", "norm_out"),)
+
     def __init__(self, in_channels: int, mid_channels: int) -> None:
         super().__init__()
         self.norm_in = keras_batch_norm(in_channels)
@@ -44,6 +46,8 @@ class _GatedConv(nn.Module):
 class _OneConvResidual(nn.Module):
     """One convolution and a residual; a one-channel input is added to every output channel, as in the original."""
 
+    foldable = (("conv", "norm"),)
+
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1)
@@ -55,6 +59,8 @@ class _OneConvResidual(nn.Module):
 
 class _TwoConvResidual(nn.Module):
     """The usual residual block of two convolutions."""
+
+    foldable = (("conv1", "norm1"), ("conv2", "norm2"))
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -160,6 +166,8 @@ class EdgeFusion(nn.Module):
 
     It ends in a ReLU, so with unlucky weights it is zero everywhere and the edge map has no influence at all.
     """
+
+    foldable = (("conv", "norm"),)
 
     def __init__(self) -> None:
         super().__init__()

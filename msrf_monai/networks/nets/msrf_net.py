@@ -273,7 +273,7 @@ class MSRFNet(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw new weights as the authors' code does: Glorot uniform, but He normal in the encoder and the last step."""
+        """Draw new weights as the authors' code does: Glorot uniform; He normal in the encoder and the last step."""
         glorot_uniform_(self)
         for layer in (*self.encoder.modules(), self.decoder4.fuse, self.decoder4.conv, self.decoder4.refine):
             if isinstance(layer, nn.Conv2d):
@@ -316,11 +316,8 @@ class MSRFNet(nn.Module):
 
     def _decode(self, x: torch.Tensor) -> _Maps:
         """Run the figure: mask logits and edges at full size (padded), and the decoder's maps at 1/2 and 1/4."""
-        if not torch.jit.is_scripting() and not torch.jit.is_tracing() and x.shape[1] != self.in_channels + 1:
-            raise InputError(
-                f"the input has {x.shape[1]} channels (shape {tuple(x.shape)}); expected {self.in_channels + 1}: "
-                f"{self.in_channels} of the image and its edge map last (the transform EdgeMapd appends it)"
-            )
+        if not torch.jit.is_scripting():
+            self._check_channels(x)
         padded = pad_to_multiple(x, 8)
         image, edge_map = padded[:, :-1], padded[:, -1:]
 
@@ -332,6 +329,15 @@ class MSRFNet(nn.Module):
         d3 = self.decoder3(n2, d2)  # (B, 2f, H/2, W/2)
         mask = self.decoder4(n1, d3, edge_feature)  # (B, K, H, W)
         return mask, edge, d3, d2
+
+    @torch.jit.unused
+    def _check_channels(self, x: torch.Tensor) -> None:
+        is_tracing: bool = torch.jit.is_tracing()  # type: ignore[no-untyped-call]
+        if not is_tracing and x.shape[1] != self.in_channels + 1:
+            raise InputError(
+                f"the input has {x.shape[1]} channels (shape {tuple(x.shape)}); expected {self.in_channels + 1}: "
+                f"{self.in_channels} of the image and its edge map last (the transform EdgeMapd appends it)"
+            )
 
     def _activate(self, logits: torch.Tensor) -> torch.Tensor:
         return torch.sigmoid(logits) if self.activation == "sigmoid" else torch.softmax(logits, dim=1)

@@ -1,0 +1,64 @@
+"""The faster forms of a network give what the network gives."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from msrf_monai.errors import InputError, MissingExtraError
+from msrf_monai.networks import MSRFNet
+from msrf_monai.networks.inference import OpenVINONetwork, fold_batch_norms, optimize_for_inference
+
+
+def lively_net(**options: Any) -> MSRFNet:
+    torch.manual_seed(0)
+    net = MSRFNet(features=4, **options)
+    for norm in (m for m in net.modules() if isinstance(m, nn.BatchNorm2d)):
+        nn.init.uniform_(norm.weight, 0.5, 1.5)
+        nn.init.normal_(norm.bias, std=0.2)
+        norm.running_mean.normal_(std=0.2)
+        norm.running_var.uniform_(0.5, 1.5)
+    return net.eval()
+
+
+@pytest.mark.parametrize("options", [{}, {"wiring": "head7"}, {"profile": "paper"}])
+@pytest.mark.parametrize("make", [fold_batch_norms, optimize_for_inference])
+def test_folded_network_gives_the_same_with_fewer_norms(make: Any, options: dict[str, Any]) -> None:
+    net = lively_net(**options)
+    count = sum(isinstance(m, nn.BatchNorm2d) for m in net.modules())
+    fast = make(net)
+    x = torch.rand(2, 4, 41, 56)
+    with torch.inference_mode():
+        torch.testing.assert_close(fast(x), net(x), rtol=1e-4, atol=1e-5)
+    assert sum(isinstance(m, nn.BatchNorm2d) for m in fast.modules()) <= count - 12
+    assert sum(isinstance(m, nn.BatchNorm2d) for m in net.modules()) == count
+
+
+def test_sequential_pairs_are_folded_and_others_left() -> None:
+    net = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2), nn.ReLU(), nn.BatchNorm2d(2))
+    folded = fold_batch_norms(net)
+    assert [type(m).__name__ for m in folded] == ["Conv2d", "Identity", "ReLU", "BatchNorm2d"]
+
+
+def test_openvino_gives_the_same_at_other_sizes() -> None:
+    net = lively_net(wiring="head7")
+    fast = OpenVINONetwork(net, torch.rand(1, 4, 40, 56), threads=1)
+    for shape in ((1, 4, 40, 56), (2, 4, 61, 27)):
+        x = torch.rand(shape)
+        with torch.inference_mode():
+            torch.testing.assert_close(fast(x), net(x), rtol=0, atol=1e-4)
+
+
+def test_missing_openvino_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(MissingExtraError, match=r"msrf-monai\[export\]"):
+        OpenVINONetwork(MSRFNet(features=2), torch.rand(1, 4, 16, 16))
+
+
+def test_example_on_another_device_is_refused() -> None:
+    with pytest.raises(InputError, match="expected a CPU tensor"):
+        OpenVINONetwork(MSRFNet(features=2), torch.rand(1, 4, 16, 16, device="meta"))
