@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from monai.utils import set_determinism
 
 from msrf_monai.bundle import finish_manifest, git_commit, prepare_run, write_manifest
+from msrf_monai.bundle.manifest import is_main_process
 from msrf_monai.errors import ConfigError, StorageError
 
 
@@ -115,6 +117,37 @@ def test_prepare_run_seeds_torch_and_writes_the_manifest(tmp_path: Path) -> None
 
     assert torch.equal(first, second)
     assert json.loads((tmp_path / "run.json").read_text())["argv"] is None
+
+
+def test_prepare_run_checks_and_records_the_command_line_inside_the_bundle_program(
+    toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = importlib.import_module("msrf_monai.bundle.run")
+    installed = []
+    monkeypatch.setattr(module, "is_bundle_program", lambda: True)
+    monkeypatch.setattr(module, "install_error_line", lambda: installed.append(True))
+    config = str(toy / "configs" / "train.json")
+    monkeypatch.setattr("sys.argv", ["prog", "run", "--config_file", config, "--val_interval", "2"])
+
+    prepare_run(output_dir=toy)
+    manifest = json.loads((toy / "run.json").read_text())
+    monkeypatch.setattr("sys.argv", ["prog", "run", "--config_file", config, "--val_intervall", "2"])
+    with pytest.raises(ConfigError, match="--val_interval"):
+        prepare_run()
+
+    assert installed == [True, True]
+    assert manifest["overrides"] == {"val_interval": 2}
+    assert manifest["config"]["val_interval"] == 2
+
+
+def test_only_rank_zero_of_a_process_group_is_the_main_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")  # what the group says counts, not the environment
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        assert is_main_process()
+    finally:
+        torch.distributed.destroy_process_group()
+    assert not is_main_process()
 
 
 def test_prepare_run_without_arguments_changes_nothing() -> None:

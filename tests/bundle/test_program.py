@@ -51,24 +51,3 @@ def test_package_error_below_an_expression_and_a_component_ends_on_its_sentence(
     assert done.returncode == 1
     assert done.stderr.strip().splitlines()[-1].startswith("error: nowhere")
     assert "Traceback" not in done.stderr
-
-
-def test_debug_variable_shows_the_traceback_before_the_sentence(toy: Path, run_toy: Run) -> None:
-    done = run_toy("run", "--config_file", "configs/train.json", "--seed", "-1", MSRF_DEBUG="1")
-
-    assert done.returncode == 1
-    assert "Traceback" in done.stderr
-    assert (
-        done.stderr.strip().splitlines()[-1]
-        == "error: seed is -1: give a whole number from 0 to 4294967295, or None for no seed"
-    )
-
-
-def test_errors_of_others_keep_their_traceback(toy: Path, run_toy: Run) -> None:
-    _break(toy, "$1 / 0")
-
-    done = run_toy("run", "--config_file", "configs/train.json")
-
-    assert done.returncode == 1
-    assert "ZeroDivisionError" in done.stderr
-    assert "error: " not in done.stderr.splitlines()[-1].lower().partition("zerodivision")[0]
