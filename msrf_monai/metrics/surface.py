@@ -32,7 +32,8 @@ def hausdorff95(pred: Tensor, label: Tensor, *, spacing: Sequence[float] | None 
     if pred.shape != label.shape or pred.ndim != 3:
         raise InputError(f"expected two masks (B, X, Y), got {tuple(pred.shape)} and {tuple(label.shape)}")
     distances = torch.zeros(len(pred), dtype=torch.float64)
-    has_pred, has_label = pred.flatten(1).any(1).cpu(), label.flatten(1).any(1).cpu()
+    # "any" of uint8 is uint8, which does not index as a mask
+    has_pred, has_label = (mask.flatten(1).bool().any(1).cpu() for mask in (pred, label))
     distances[has_pred != has_label] = torch.nan
     both = has_pred & has_label
     if both.any():

@@ -22,7 +22,7 @@ def pad_to_multiple(x: torch.Tensor, multiple: int) -> torch.Tensor:
         ``(B, C, H', W')`` with H <= H' < H + multiple, and the same for W.
     """
     height, width = x.shape[-2], x.shape[-1]
-    return F.pad(x, [0, -width % multiple, 0, -height % multiple], mode="replicate")
+    return F.pad(x, [0, _missing(width, multiple), 0, _missing(height, multiple)], mode="replicate")
 
 
 def crop_from_multiple(y: torch.Tensor, height: int, width: int, multiple: int) -> torch.Tensor:
@@ -40,4 +40,9 @@ def crop_from_multiple(y: torch.Tensor, height: int, width: int, multiple: int) 
     Returns:
         ``(B, C, H, W)``.
     """
-    return F.pad(y, [0, -(-width % multiple), 0, -(-height % multiple)])
+    return F.pad(y, [0, -_missing(width, multiple), 0, -_missing(height, multiple)])
+
+
+def _missing(size: int, multiple: int) -> int:
+    # Not "-size % multiple": torch.compile cannot reason about that with dynamic sizes.
+    return (size + multiple - 1) // multiple * multiple - size

@@ -115,6 +115,13 @@ def test_confident_errors_cost_what_clipping_allows() -> None:
     assert clipped_cross_entropy(p, y).item() == pytest.approx(-math.log(1e-7), rel=1e-6)
 
 
+def test_nan_comes_through_so_that_a_guard_can_name_the_batch() -> None:
+    out = outputs()
+    for name in out._fields:
+        spoilt = out._replace(**{name: torch.full_like(getattr(out, name), math.nan)})
+        assert math.isnan(MSRFLoss()(spoilt, target()).item()), name
+
+
 def test_half_precision_is_computed_in_float32() -> None:
     out, truth = outputs(), target()
     halves = MSRFNetOutput(*(t.to(torch.bfloat16) for t in out))

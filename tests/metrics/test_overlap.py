@@ -159,3 +159,11 @@ def test_distances_of_empty_masks_follow_the_convention_without_a_warning() -> N
 def test_distances_need_two_masks_of_one_shape() -> None:
     with pytest.raises(InputError, match="expected two masks"):
         hausdorff95(torch.zeros(3, 4), torch.zeros(3, 4))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.bool, torch.int64, torch.float32])
+def test_hausdorff_takes_masks_of_any_type(dtype: torch.dtype) -> None:
+    pred, label = torch.zeros(2, 9, 12, dtype=dtype), torch.zeros(2, 9, 12, dtype=dtype)
+    pred[0, 2, 3], label[0, 2, 7] = 1, 1
+
+    assert hausdorff95(pred, label).tolist() == [4.0, 0.0]

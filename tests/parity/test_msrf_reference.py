@@ -124,7 +124,12 @@ def keras_arrays(net: MSRFNet) -> dict[str, np.ndarray]:
     for role, path in msrf_reference_roles(net).items():
         module = net.get_submodule(path)
         if isinstance(module, torch.nn.BatchNorm2d):
-            parts = {"gamma": module.weight, "beta": module.bias, "mean": module.running_mean, "var": module.running_var}
+            parts = {
+                "gamma": module.weight,
+                "beta": module.bias,
+                "mean": module.running_mean,
+                "var": module.running_var,
+            }
         else:
             parts = {"kernel": module.weight, "bias": module.bias}
         for part, value in parts.items():

@@ -1,0 +1,127 @@
+"""Evaluation forward of MSRF-Net (chain10, 256x256, batch 1): how much each faster form gains, in one run.
+
+The baseline is the plain network, NCHW, eager, with glibc's default allocator. The faster forms: channels-last layout,
+folded norms, the allocator setting, and OpenVINO. Every form runs in a process of its own, since the allocator cannot
+be set back, and the forms take turns so that a change in the machine's load meets all of them. Printed: median and
+minimum wall time, process CPU time, the ratio to the baseline, GFLOP/s beside what the machine's best 3x3 convolution
+reaches, and the largest difference of the logits from the baseline's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from msrf_monai.networks import MSRFNet
+from msrf_monai.networks.inference import OpenVINONetwork, fold_batch_norms, optimize_for_inference
+from msrf_monai.runtime import tune_allocator
+
+FORMS = ("plain NCHW", "channels last", "folded, channels last", "… and allocator", "OpenVINO")
+
+
+def prepare(form: str, net: MSRFNet, x: torch.Tensor, threads: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Make one form of the network."""
+    if form == "channels last":
+        return net.to(memory_format=torch.channels_last)
+    if form == "folded, channels last":
+        return optimize_for_inference(net)
+    if form == "… and allocator":
+        tune_allocator()
+        return optimize_for_inference(net)
+    return OpenVINONetwork(net, x, threads=threads) if form == "OpenVINO" else net
+
+
+def measure(form: str, size: int, features: int, repeats: int, threads: int) -> dict[str, object]:
+    """Time one form in this process."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    net = MSRFNet(features=features).eval()
+    for norm in (m for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)):
+        norm.running_mean.normal_(std=0.1)
+        norm.running_var.uniform_(0.5, 1.5)
+    x = torch.rand(1, 4, size, size)
+    with torch.inference_mode():
+        expected = net(x)
+        run = prepare(form, net, x, threads)
+        for _ in range(2):
+            out = run(x)
+        walls, cpus = [], []
+        for _ in range(repeats):
+            wall, cpu = time.perf_counter(), time.process_time()
+            run(x)
+            walls.append(time.perf_counter() - wall)
+            cpus.append(time.process_time() - cpu)
+    return {"walls": walls, "cpus": cpus, "difference": (out - expected).abs().max().item()}
+
+
+def conv_ceiling(threads: int) -> float:
+    """Return the GFLOP/s of the best of a few large 3x3 convolutions in channels-last layout."""
+    torch.set_num_threads(threads)
+    best = 0.0
+    for channels, size in ((64, 128), (128, 64), (256, 64)):
+        x = torch.rand(1, channels, size, size).to(memory_format=torch.channels_last)
+        weight = torch.rand(channels, channels, 3, 3).to(memory_format=torch.channels_last)
+        flop = 2 * channels * channels * 9 * size * size
+        with torch.inference_mode():
+            for _ in range(8):
+                start = time.perf_counter()
+                F.conv2d(x, weight, padding=1)
+                best = max(best, flop / (time.perf_counter() - start) / 1e9)
+    return best
+
+
+def main() -> None:
+    """Run every form several times in turn and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--features", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=4)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--form", choices=FORMS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.form:
+        print(json.dumps(measure(options.form, options.size, options.features, options.repeats, options.threads)))
+        return
+    walls: dict[str, list[float]] = {form: [] for form in FORMS}
+    cpus: dict[str, list[float]] = {form: [] for form in FORMS}
+    differences: dict[str, float] = {}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads), "PYTHONWARNINGS": "ignore"}
+    for _ in range(options.rounds):
+        for form in FORMS:
+            command = [sys.executable, __file__, "--form", form, *sys.argv[1:]]
+            answer = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
+            result = json.loads(answer.strip().splitlines()[-1])
+            walls[form] += result["walls"]
+            cpus[form] += result["cpus"]
+            differences[form] = result["difference"]
+    counter = FlopCounterMode(display=False)
+    with torch.device("meta"), counter:
+        MSRFNet(features=options.features).eval()(torch.rand(1, 4, options.size, options.size))
+    gflop = counter.get_total_flops() / 1e9
+    ceiling = conv_ceiling(options.threads)
+    base, base_cpu = statistics.median(walls[FORMS[0]]), statistics.median(cpus[FORMS[0]])
+    print(f"MSRF-Net chain10, features {options.features}, {options.size}x{options.size}, {options.threads} threads")
+    print(f"{gflop:.0f} GFLOP an image; best 3x3 convolution here: {ceiling:.0f} GFLOP/s; load {os.getloadavg()[0]:.1f}")
+    print(f"{'form':24}{'wall s':>9}{'(min)':>9}{'ratio':>8}{'CPU s':>9}{'ratio':>8}{'GFLOP/s':>9}{'of best':>9}{'max diff':>11}")
+    for form in FORMS:
+        wall, cpu = statistics.median(walls[form]), statistics.median(cpus[form])
+        rate = gflop / min(walls[form])
+        print(
+            f"{form:24}{wall:9.3f}{min(walls[form]):9.3f}{base / wall:8.2f}{cpu:9.3f}{base_cpu / cpu:8.2f}"
+            f"{rate:9.0f}{rate / ceiling:9.0%}{differences[form]:11.1e}"
+        )
+
+
+if __name__ == "__main__":
+    main()
