@@ -122,7 +122,7 @@ class NetTester:
                 torch.testing.assert_close(program.module()(x), net(x), rtol=0, atol=1e-4)
 
     def test_compile_has_no_graph_break(self) -> None:
-        net, x = self.build(), self.image(32, 40)
+        net, x = self.build(**self.export_options), self.image(32, 40)
         compiled = torch.compile(net, backend="eager", fullgraph=True, dynamic=True)
         with torch.no_grad():
             for image in (x, self.image(45, 29)):

@@ -7,7 +7,7 @@ from msrf_monai.networks.blocks.dual_attention import DualAttention
 from msrf_monai.networks.blocks.dual_scale_dense_fusion import DualScaleDenseFusion
 from msrf_monai.networks.blocks.initialization import glorot_uniform_, he_truncated_normal_, normal_weights_
 from msrf_monai.networks.blocks.keras_norm import keras_batch_norm
-from msrf_monai.networks.blocks.resampling import DownConv, UpConv
+from msrf_monai.networks.blocks.resampling import DownConv, SparseUpConv, UpConv
 from msrf_monai.networks.blocks.shape_stream import EdgeFusion, GatedShapeStream
 from msrf_monai.networks.blocks.squeeze_excitation import SqueezeExcitation
 
@@ -18,6 +18,7 @@ __all__ = [
     "DualScaleDenseFusion",
     "EdgeFusion",
     "GatedShapeStream",
+    "SparseUpConv",
     "SqueezeExcitation",
     "UpConv",
     "glorot_uniform_",

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-__all__ = ["DownConv", "UpConv"]
+__all__ = ["DownConv", "SparseUpConv", "UpConv"]
 
 
 class DownConv(nn.Module):
@@ -45,3 +45,22 @@ class UpConv(nn.Module):
         """Map ``(B, in_channels, H, W)`` to ``(B, out_channels, 2H, 2W)``."""
         y: torch.Tensor = self.conv(x)  # (B, out_channels, 2H + 1, 2W + 1)
         return y[:, :, :-1, :-1]
+
+
+class SparseUpConv(nn.ConvTranspose2d):
+    """1x1 transposed convolution with stride 2: a 1x1 convolution at the even places, the bare bias at all others.
+
+    It is computed with the kernel padded to 2x2, which gives the same numbers. PyTorch's own backward pass of the 1x1
+    form with output padding writes outside its memory in channels-last layout (seen with torch 2.13 on a CPU).
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, kernel_size=1, stride=2, output_padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        """Map ``(B, in_channels, H, W)`` to ``(B, out_channels, 2H, 2W)``."""
+        return F.conv_transpose2d(x, F.pad(self.weight, [0, 1, 0, 1]), self.bias, stride=2)

@@ -16,6 +16,7 @@ from msrf_monai.networks.blocks import (
     DualScaleDenseFusion,
     EdgeFusion,
     GatedShapeStream,
+    SparseUpConv,
     SqueezeExcitation,
     glorot_uniform_,
     he_truncated_normal_,
@@ -152,10 +153,9 @@ class _DecoderStage(nn.Module):
         c = skip_channels
         self.gate = AttentionGate(c, low_channels)
         if profile == "paper":
-            self.up = nn.ConvTranspose2d(low_channels, c, kernel_size=2, stride=2)
+            self.up: nn.Module = nn.ConvTranspose2d(low_channels, c, kernel_size=2, stride=2)
         else:
-            # Writes the input to the even places and the bare bias to all others, as the authors' code does.
-            self.up = nn.ConvTranspose2d(low_channels, c, kernel_size=1, stride=2, output_padding=1)
+            self.up = SparseUpConv(low_channels, c)  # the authors' checkerboard of features and bare bias
         self.attend = DualAttention(c, low_channels, up_kernel=2 if profile == "paper" else 4)
         self.fuse = nn.Conv2d(3 * c, c, kernel_size=1)
         self.refine = nn.Sequential(
