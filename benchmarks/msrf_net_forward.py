@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from msrf_monai.networks import MSRFNet
-from msrf_monai.networks.inference import OpenVINONetwork, fold_batch_norms, optimize_for_inference
+from msrf_monai.networks.inference import OpenVINONetwork, optimize_for_inference
 from msrf_monai.runtime import tune_allocator
 
 FORMS = ("plain NCHW", "channels last", "folded, channels last", "… and allocator", "OpenVINO")
@@ -112,8 +112,12 @@ def main() -> None:
     ceiling = conv_ceiling(options.threads)
     base, base_cpu = statistics.median(walls[FORMS[0]]), statistics.median(cpus[FORMS[0]])
     print(f"MSRF-Net chain10, features {options.features}, {options.size}x{options.size}, {options.threads} threads")
-    print(f"{gflop:.0f} GFLOP an image; best 3x3 convolution here: {ceiling:.0f} GFLOP/s; load {os.getloadavg()[0]:.1f}")
-    print(f"{'form':24}{'wall s':>9}{'(min)':>9}{'ratio':>8}{'CPU s':>9}{'ratio':>8}{'GFLOP/s':>9}{'of best':>9}{'max diff':>11}")
+    print(
+        f"{gflop:.0f} GFLOP an image; best 3x3 convolution here: {ceiling:.0f} GFLOP/s; load {os.getloadavg()[0]:.1f}"
+    )
+    print(
+        f"{'form':24}{'wall s':>9}{'(min)':>9}{'ratio':>8}{'CPU s':>9}{'ratio':>8}{'GFLOP/s':>9}{'of best':>9}{'max diff':>11}"
+    )
     for form in FORMS:
         wall, cpu = statistics.median(walls[form]), statistics.median(cpus[form])
         rate = gflop / min(walls[form])
