@@ -38,8 +38,8 @@ demo: $(STAMP)  ## the main job in about five minutes: train, evaluate, segment 
 	OMP_NUM_THREADS=1 $(BIN)/python -m monai.bundle run evaluating --config_file "['$(BUNDLE)/train.json','$(BUNDLE)/evaluate.json']" \
 		--bundle_root $(DEMO_DIR) --dataset_dir $(DEMO_DIR)/data --output_dir $(DEMO_DIR)/evaluation $(DEMO_SIZE)
 	OMP_NUM_THREADS=1 $(BIN)/python -m monai.bundle run evaluating --config_file $(BUNDLE)/inference.json \
-		--bundle_root $(DEMO_DIR) --dataset_dir $(DEMO_DIR)/data/images --output_dir $(DEMO_DIR)/masks \
-		--save_overlays True $(DEMO_SIZE)
+		--bundle_root $(DEMO_DIR) --dataset_dir $(DEMO_DIR)/data/images --output_dir $(DEMO_DIR)/masks --save_overlays True \
+		--dataset::data "\$$msrf_monai.data.load_datalist('$(DEMO_DIR)/data', 'test', limit=16)" $(DEMO_SIZE)
 	@$(BIN)/python -c "import json; s = json.load(open('$(DEMO_DIR)/evaluation/summary.json')); \
 		print(f\"mean Dice of {s['images']} test images: {s['paper']['macro_dsc']:.3f}\")"
 	@echo "learning curves     $(DEMO_DIR)/training/curves.png"

@@ -47,12 +47,13 @@ def test_training_leaves_weights_pictures_and_a_record(main_job: MainJob) -> Non
 def test_same_seed_gives_the_same_weights_and_resume_the_same_as_no_stop(main_job: MainJob, tmp_path: Path) -> None:
     # One epoch of a two-epoch schedule, then resumed: bit-equal to the run that was not stopped.
     common = {"bundle_root": tmp_path, "dataset_dir": main_job.data, **SMALL}
-    first = run_bundle("training", "train.json", max_epochs=2, train__trainer__max_epochs=1, **common)
+    stop_early = {"lr_scheduler__t_total": 2, "max_epochs": 1}
+    first = run_bundle("training", "train.json", **stop_early, **common)
     assert first.returncode == 0, first.stderr[-2000:]
     second = run_bundle("training", "train.json", max_epochs=2, resume=True, **common)
     assert second.returncode == 0, second.stderr[-2000:]
-    one = _tensors(torch.load(main_job.root / "models" / "training_state.pt", weights_only=True))
-    two = _tensors(torch.load(tmp_path / "models" / "training_state.pt", weights_only=True))
+    one = _tensors(torch.load(main_job.root / "models" / "state" / "training_state.pt", weights_only=True))
+    two = _tensors(torch.load(tmp_path / "models" / "state" / "training_state.pt", weights_only=True))
     assert one.keys() == two.keys()
     different = [k for k, v in one.items() if not torch.equal(v, two[k])]
     assert different == []
