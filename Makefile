@@ -27,7 +27,7 @@ DEMO_SIZE := --network_def::features 8 --image_size '[96,96]' --patch_size '[96,
 DEMO_PLAN := --max_epochs 14 --batch_size 4 --learning_rate 0.003 --train_limit 64
 
 demo: $(STAMP)  ## the main job in about five minutes: train, evaluate, segment images, show where the pictures are
-	rm -rf $(DEMO_DIR) && mkdir -p $(DEMO_DIR)
+	rm -rf $(addprefix $(DEMO_DIR)/,data training evaluation masks models) && mkdir -p $(DEMO_DIR)
 	@if [ -n "$$MSRF_DATA_DIR" ] && [ -d "$$MSRF_DATA_DIR/Kvasir-SEG" ]; then \
 		set -x; $(BIN)/msrf-monai data prepare kvasir_seg --source "$$MSRF_DATA_DIR/Kvasir-SEG" --out $(DEMO_DIR)/data; \
 	else \
@@ -63,4 +63,4 @@ bench: $(STAMP)  ## speed as ratios taken in one run
 	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 clean:  ## remove the environment and the demo's results
-	rm -rf $(VENV) $(DEMO_DIR)
+	rm -rf $(VENV) $(addprefix $(DEMO_DIR)/,data training evaluation masks models)

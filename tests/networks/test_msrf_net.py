@@ -71,6 +71,11 @@ def test_norms_use_the_constants_of_the_original() -> None:
     assert all(m.momentum == 0.01 for m in net.modules() if isinstance(m, nn.BatchNorm2d))
 
 
+def test_norm_momentum_is_an_option() -> None:
+    net = MSRFNet(features=2, norm_momentum=0.1)
+    assert {m.momentum for m in net.modules() if isinstance(m, nn.BatchNorm2d)} == {0.1}
+
+
 def test_training_mode_gives_four_maps_of_the_input_size() -> None:
     net = MSRFNet(features=2, out_channels=3, activation="softmax").train()
     out = net(torch.rand(2, 4, 37, 50))

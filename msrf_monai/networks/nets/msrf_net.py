@@ -221,6 +221,8 @@ class MSRFNet(nn.Module):
         dropout: probability of the element-wise dropout between encoder stages.
         activation: ``"sigmoid"`` (one class, or several that may overlap) or ``"softmax"`` (exclusive classes) for
             the two auxiliary maps.
+        norm_momentum: share of a new batch in the norms' running statistics. The authors' 0.01 needs several hundred
+            updates until evaluation mode is right; short schedules want 0.1. Results in training mode are the same.
         use_checkpoint: recompute the fusion blocks in the backward pass, which saves most of the memory.
 
     Raises:
@@ -248,6 +250,7 @@ class MSRFNet(nn.Module):
         profile: Profile = "reference",
         dropout: float = 0.2,
         activation: Activation = "sigmoid",
+        norm_momentum: float = 0.01,
         use_checkpoint: bool = False,
     ) -> None:
         super().__init__()
@@ -270,6 +273,9 @@ class MSRFNet(nn.Module):
         self.decoder4 = _FinalStage(f1, f2, out_channels)
         self.quarter_head = nn.Conv2d(f3, out_channels, kernel_size=1)
         self.half_head = nn.Conv2d(f2, out_channels, kernel_size=1)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = norm_momentum
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
