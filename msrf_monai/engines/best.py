@@ -16,6 +16,7 @@ from ignite.engine import Events
 from torch import nn
 
 import msrf_monai
+from msrf_monai.engines.finite import refuse_non_finite
 from msrf_monai.engines.weights import unwrap
 from msrf_monai.files import write_bytes, write_text
 
@@ -79,11 +80,13 @@ class SaveBest:
 
         Raises:
             StorageError: when the files cannot be written.
+            NonFiniteLossError: when a parameter or buffer is NaN or infinite; an older file stays.
         """
         state = engine.state
         if state.best_metric_epoch != state.epoch or idist.get_rank() != 0:
             return
         network = self.network if self.network is not None else engine.network
+        refuse_non_finite(unwrap(network).state_dict(), epoch=int(state.epoch), path=self.path)
         digest = save_weights(network, self.path)
         record = {
             "sha256": digest,

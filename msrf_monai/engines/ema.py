@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 from ignite.handlers import EMAHandler
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from msrf_monai.engines.weights import unwrap
 from msrf_monai.errors import ConfigError
@@ -23,7 +23,9 @@ class ExponentialMovingAverage(EMAHandler):
     handler, each with its reason: buffers are copied by value (ignite makes the two networks share their storage); the
     warm-up follows the trainer's iteration (ignite's counter is in no state dictionary); the average starts from the
     weights that the network has at the first iteration (ignite takes those it has when the configuration is read,
-    before a checkpoint is loaded).
+    before a checkpoint is loaded); in distributed training every rank takes rank 0's buffers at the end of an epoch,
+    since each has its own BatchNorm statistics and only rank 0's are saved. Put the handler before
+    ``ValidationHandler``, so that all ranks validate the network that is saved.
 
     Args:
         model: the network in training.
@@ -82,6 +84,7 @@ class ExponentialMovingAverage(EMAHandler):
         setattr(engine.state, name, self.momentum_at(1))
         engine.add_event_handler(Events.ITERATION_STARTED(once=1), self._start)
         engine.add_event_handler(event, self._update_ema_model, name)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._share_buffers)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the averaged network's state."""
@@ -94,6 +97,12 @@ class ExponentialMovingAverage(EMAHandler):
 
     def _start(self) -> None:
         self.ema_model.load_state_dict(self.model.state_dict())
+
+    @torch.no_grad()
+    def _share_buffers(self) -> None:
+        if distributed.is_available() and distributed.is_initialized():
+            for buffer in self.ema_model.buffers():
+                distributed.broadcast(buffer, src=0)
 
     @torch.no_grad()
     def _update_ema_model(self, engine: Engine, name: str) -> None:

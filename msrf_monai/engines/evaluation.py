@@ -6,7 +6,10 @@ import csv
 import io
 import json
 import logging
-from pathlib import Path
+import os
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path, PurePath
 from typing import Any
 
 import ignite.distributed as idist
@@ -22,6 +25,7 @@ from msrf_monai.files import write_text
 __all__ = ["SegmentationReport"]
 
 _LOGGER = logging.getLogger(__name__)
+_PATH = "_path"  # of a row: what tells images apart, and is not written
 
 
 class SegmentationReport:
@@ -34,7 +38,8 @@ class SegmentationReport:
 
     Args:
         output_dir: folder of the two files.
-        dataset_dir: files inside this folder are named relative to it, others by their name alone.
+        dataset_dir: files inside this folder are named relative to it, others by their name and as many folders as
+            tell them apart.
         channel: channel of prediction and truth (K, X, Y) that is scored.
         confidence: of the intervals.
         samples: resamples of the bootstrap.
@@ -58,7 +63,7 @@ class SegmentationReport:
                 f"confidence must be in (0, 1), samples 1 or more, worst 0 or more: {confidence}, {samples}, {worst}"
             )
         self.output_dir = Path(output_dir)
-        self.dataset_dir = None if dataset_dir is None else Path(dataset_dir).resolve()
+        self.dataset_dir = None if dataset_dir is None else Path(os.path.abspath(dataset_dir))  # noqa: PTH100 - links stay as they are
         self.channel = channel
         self.settings: dict[str, Any] = {"confidence": confidence, "samples": samples, "seed": seed, "worst": worst}
         self._rows: list[dict[str, Any]] = []
@@ -76,7 +81,7 @@ class SegmentationReport:
             InputError: when no image was evaluated.
             StorageError: when a file cannot be written.
         """
-        rows = _gathered(self._rows)
+        rows = self._named(_gathered(self._rows))
         summary = summarise(rows, **self.settings)
         summary["versions"] = versions()
         engine.state.metrics.update(summary["paper"])
@@ -95,13 +100,27 @@ class SegmentationReport:
                     f"the prediction for {name} has shape {tuple(pred.shape)} and its mask {tuple(label.shape)}; "
                     "restore both to the same geometry before scoring"
                 )
-            self._rows.append({"file": self._shown(name), **case_row(pred, label)})
+            path = name if name == UNKNOWN_FILE else os.path.abspath(name)  # noqa: PTH100 - two links are two images
+            self._rows.append({_PATH: path, **case_row(pred, label)})
 
-    def _shown(self, name: str) -> str:
-        path = Path(name)
-        if self.dataset_dir is not None and path.resolve().is_relative_to(self.dataset_dir):
-            return path.resolve().relative_to(self.dataset_dir).as_posix()
-        return path.name
+    def _named(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Put the name to show in the place of the path, and sort by it."""
+        shown = self._shown({row[_PATH] for row in rows})
+        named = [
+            {"file": shown[row[_PATH]], **{key: value for key, value in row.items() if key != _PATH}} for row in rows
+        ]
+        return sorted(named, key=lambda row: str(row["file"]))
+
+    def _shown(self, paths: Iterable[str]) -> dict[str, str]:
+        """Return a name for each path: relative to the data set, or else its shortest end that no other one has."""
+        inside: dict[str, str] = {}
+        outside: list[str] = []
+        for path in paths:
+            if self.dataset_dir is not None and Path(path).is_relative_to(self.dataset_dir):
+                inside[path] = Path(path).relative_to(self.dataset_dir).as_posix()
+            else:
+                outside.append(path)
+        return {**inside, **_short_names(outside, set(inside.values()))}
 
     def _write(self, rows: list[dict[str, Any]], summary: dict[str, Any]) -> None:
         table = io.StringIO()
@@ -115,11 +134,27 @@ class SegmentationReport:
 
 
 def _gathered(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the rows of all processes in the order of their files, each file once."""
+    """Return the rows of all processes, each file once."""
     if idist.get_world_size() > 1:
         shares: Any = idist.all_gather(json.dumps(rows))
         rows = [row for share in shares for row in json.loads(share)]
     unique: dict[Any, dict[str, Any]] = {}
     for index, row in enumerate(rows):
-        unique.setdefault(index if row["file"] == UNKNOWN_FILE else row["file"], row)
-    return sorted(unique.values(), key=lambda row: str(row["file"]))
+        unique.setdefault(index if row[_PATH] == UNKNOWN_FILE else row[_PATH], row)
+    return list(unique.values())
+
+
+def _short_names(paths: Iterable[str], taken: set[str]) -> dict[str, str]:
+    """Return the fewest trailing parts of each path that are neither taken nor the end of another path."""
+    parts = {path: PurePath(path).parts for path in paths}
+    names: dict[str, str] = {}
+    depth = 1
+    while len(names) < len(parts):
+        count = Counter(each[-depth:] for each in parts.values())
+        for path in parts.keys() - names.keys():
+            end = parts[path][-depth:]
+            name = PurePath(*end).as_posix()
+            if depth >= len(parts[path]) or (count[end] == 1 and name not in taken):
+                names[path] = name
+        depth += 1
+    return names

@@ -65,8 +65,8 @@ class NaNGuard:
         if self._consecutive >= self.max_consecutive:
             streak = f" ({self._consecutive} bad batches in a row)" if self.max_consecutive > 1 else ""
             raise NonFiniteLossError(
-                f"{what}{streak}; training stopped before the weights were touched and the last saved checkpoint is "
-                "kept. Look at these files, or lower the learning rate, and resume"
+                f"{what}{streak}; training stopped before this batch touched the weights and the last saved checkpoint "
+                "is kept. Look at these files, or lower the learning rate, and resume"
             )
         _LOGGER.warning(
             "%s; the batch is left out (%d of %d tolerated)", what, self._consecutive, self.max_consecutive - 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import nn
 
 from msrf_monai.engines.best import versions
 from msrf_monai.engines.events import ResumeEvents
+from msrf_monai.engines.finite import refuse_non_finite
 from msrf_monai.engines.plain import generator_states, plain, restore_generators
 from msrf_monai.engines.weights import fit_error, read_tensors, unwrap
 from msrf_monai.errors import CheckpointError, ConfigError
@@ -25,7 +27,10 @@ __all__ = ["TrainingState"]
 _LOGGER = logging.getLogger(__name__)
 _FORMAT = 1
 # Settings of a schedule as opposed to its progress: on resume the present configuration's word counts for these.
-_SCHEDULE_SETTINGS = ("T_max", "eta_min", "gamma", "step_size", "milestones", "total_iters", "factor", "patience")
+_SCHEDULE_SETTINGS = (
+    *("T_max", "eta_min", "gamma", "step_size", "milestones", "total_iters", "factor", "patience"),
+    *("t_total", "warmup_steps", "warmup_multiplier", "cycles", "end_lr"),  # MONAI's WarmupCosineSchedule
+)
 
 
 class TrainingState:
@@ -98,15 +103,23 @@ class TrainingState:
         Raises:
             StorageError: when the file cannot be written; the files that were there stay.
             ConfigError: when an object's state holds more than tensors and plain values.
+            NonFiniteLossError: when a weight is NaN or infinite; the files that were there stay.
         """
         state = engine.state
         if state.epoch % self.every == 0 or state.epoch == state.max_epochs or engine.should_terminate:
             self.save(engine)
 
     def save(self, engine: Any) -> None:
-        """Write the state of the engine and of everything in ``save_dict``; only the process of rank 0 writes."""
+        """Write the state of the engine and of everything in ``save_dict``; only the process of rank 0 writes.
+
+        Raises:
+            NonFiniteLossError: when a parameter or buffer of a network or average is NaN or infinite.
+        """
         if idist.get_rank() != 0:
             return
+        kept = self.path if self.path.exists() or not self.previous.exists() else self.previous
+        for name, value in self.save_dict.items():
+            refuse_non_finite(_state_of(value), f"{name}.", epoch=int(engine.state.epoch), path=kept)
         content = {
             "format": _FORMAT,
             "versions": versions(),
@@ -137,8 +150,13 @@ class TrainingState:
         """
         path, content = self._read()
         self._check(content, path)
-        for name, value in self.save_dict.items():
-            _restore(value, content["objects"][name], f"{name!r} of {path}")
+        changed = [
+            value
+            for name, value in self.save_dict.items()
+            if _restore(value, content["objects"][name], f"{name!r} of {path}")
+        ]
+        for schedule in changed:  # after all others: the optimiser has brought back the rate of the old settings
+            _set_rates(schedule)
         if content["scaler"] and getattr(engine, "scaler", None) is not None:
             engine.scaler.load_state_dict(content["scaler"])
         if self.validator is not None and content["best"] is not None:
@@ -203,15 +221,31 @@ def _state_of(value: Any) -> Any:
     return unwrap(value).state_dict() if isinstance(value, nn.Module) else value.state_dict()
 
 
-def _restore(value: Any, state: Any, what: str) -> None:
-    """Load one object's state; a schedule keeps the settings that the present configuration gives it."""
+def _restore(value: Any, state: Any, what: str) -> bool:
+    """Load one object's state; True for a schedule that keeps other settings, those of the present configuration."""
     is_schedule = isinstance(value, torch.optim.lr_scheduler.LRScheduler)
     before = value.state_dict() if is_schedule else {}
     try:
         (unwrap(value) if isinstance(value, nn.Module) else value).load_state_dict(state)
     except (ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{what} cannot be restored: {str(error).splitlines()[0]}") from error
-    for name in _SCHEDULE_SETTINGS:
-        if name in before and name in state and before[name] != state[name]:
-            _LOGGER.warning("%s: %s was %s and is %s from now on", what, name, state[name], before[name])
-            setattr(value, name, before[name])
+    changed = [name for name in _SCHEDULE_SETTINGS if name in before and name in state and before[name] != state[name]]
+    for name in changed:
+        _LOGGER.warning("%s: %s was %s and is %s from now on", what, name, state[name], before[name])
+        setattr(value, name, before[name])
+    return bool(changed)
+
+
+def _set_rates(schedule: Any) -> None:
+    """Give the next epoch the learning rate of the new settings, where a schedule knows it without a step."""
+    if not isinstance(schedule, torch.optim.lr_scheduler.LambdaLR):
+        return  # the others go on from the present rate
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "To get the last learning rate", UserWarning)  # the next one is meant
+        rates = schedule.get_lr()
+    for group, rate in zip(schedule.optimizer.param_groups, rates, strict=True):
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+    schedule._last_lr = rates

@@ -23,12 +23,21 @@ _SPEC.loader.exec_module(job)
 
 def process(rank: int, folder: Path) -> None:
     """Train two epochs as one of two processes, on images of which rank 1's first has a NaN."""
+    from ignite.engine import Events
     from monai.data import DataLoader, Dataset
     from monai.engines import SupervisedEvaluator, SupervisedTrainer
     from monai.handlers import ValidationHandler, from_engine
     from monai.transforms import Activationsd, AsDiscreted, Compose
 
-    from msrf_monai.engines import History, NaNGuard, SaveBest, SeedEpochs, SegmentationReport, TrainingState
+    from msrf_monai.engines import (
+        ExponentialMovingAverage,
+        History,
+        NaNGuard,
+        SaveBest,
+        SeedEpochs,
+        SegmentationReport,
+        TrainingState,
+    )
     from msrf_monai.metrics import MacroScoreHandler
 
     torch.set_num_threads(1)
@@ -39,13 +48,19 @@ def process(rank: int, folder: Path) -> None:
     train_set, validation_set = Dataset(train), Dataset(job.items(5, 2))
     network = DistributedDataParallel(job.ToyNet())
     optimizer = torch.optim.Adam(network.parameters(), lr=0.05)
+    ema = ExponentialMovingAverage(network, momentum=0.2)
+    validated: dict[str, Any] = {}
     evaluator = SupervisedEvaluator(
         device=torch.device("cpu"),
         val_data_loader=DataLoader(validation_set, sampler=DistributedSampler(validation_set, shuffle=False)),
-        network=network,
+        network=ema.ema_model,
         postprocessing=Compose([Activationsd("pred", sigmoid=True), AsDiscreted("pred", threshold=0.5)]),
         key_val_metric={"val_dice": MacroScoreHandler("dice", output_transform=from_engine(["pred", "label"]))},
         val_handlers=[SaveBest(str(folder / "models")), SegmentationReport(str(folder))],
+    )
+    evaluator.add_event_handler(
+        Events.EPOCH_STARTED,
+        lambda: validated.update({name: tensor.tolist() for name, tensor in ema.state_dict().items()}),
     )
     history = History(str(folder), validator=evaluator, optimizer=optimizer)
     save_dict: dict[str, Any] = {"network": network, "optimizer": optimizer, "history": history}
@@ -58,6 +73,7 @@ def process(rank: int, folder: Path) -> None:
         loss_function=torch.nn.BCEWithLogitsLoss(),
         train_handlers=[
             SeedEpochs(3),
+            ema,
             ValidationHandler(1, evaluator),
             NaNGuard(max_consecutive=2),
             history,
@@ -67,6 +83,7 @@ def process(rank: int, folder: Path) -> None:
     trainer.run()
     outcome = {
         "stem": network.module.stem.weight.tolist(),
+        "validated": validated,
         "rows": [{key: value for key, value in row.items() if key != "seconds"} for row in history.rows],
         "macro_dsc": evaluator.state.metrics["macro_dsc"],
     }

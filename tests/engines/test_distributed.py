@@ -18,6 +18,8 @@ def test_two_processes_agree_leave_bad_batches_out_together_and_write_once(tmp_p
     done = subprocess.run([sys.executable, str(SCRIPT), str(tmp_path)], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
     first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2))
+    assert "norm.running_var" in first["validated"]
+    assert first["validated"] == second["validated"]  # the averaged network, with one rank's BatchNorm statistics
     assert first == second  # same weights, same mean losses, same averages on both
     assert torch.isfinite(torch.tensor(first["stem"])).all()
     assert all(math.isfinite(row["train_loss"]) for row in first["rows"])

@@ -84,6 +84,30 @@ def test_files_outside_the_data_set_are_named_without_their_folder(tmp_path: Pat
     assert next(csv.DictReader((tmp_path / "cases.csv").open()))["file"] == "c0.png"
 
 
+def test_files_of_one_name_in_two_folders_have_a_row_each(tmp_path: Path) -> None:
+    pred, label = _cases(1)[0][1:]
+    names = ["/elsewhere/seq1/001.png", "/elsewhere/seq2/001.png", "/elsewhere/seq2/002.png", "/data/set/002.png"]
+    _run(SegmentationReport(str(tmp_path), dataset_dir="/data/set"), [(name, pred, label) for name in names])
+    table = (tmp_path / "cases.csv").read_text()
+    shown = [row["file"] for row in csv.DictReader(table.splitlines())]
+    assert shown == ["002.png", "seq1/001.png", "seq2/001.png", "seq2/002.png"]
+    assert "elsewhere" not in table
+    assert json.loads((tmp_path / "summary.json").read_text())["images"] == 4
+
+
+def test_links_to_one_file_are_two_images(tmp_path: Path) -> None:
+    (tmp_path / "store.png").touch()
+    links = [tmp_path / "set" / name for name in ("a.png", "b.png")]
+    (tmp_path / "set").mkdir()
+    for link in links:
+        link.symlink_to(tmp_path / "store.png")
+    pred, label = _cases(1)[0][1:]
+    report = SegmentationReport(str(tmp_path / "out"), dataset_dir=str(tmp_path / "set"))
+    _run(report, [(str(link), pred, label) for link in [*links, links[0]]])
+    rows = list(csv.DictReader((tmp_path / "out" / "cases.csv").open()))
+    assert [row["file"] for row in rows] == ["a.png", "b.png"]
+
+
 def test_a_one_sided_empty_mask_has_no_distance_and_is_counted() -> None:
     empty, full = torch.zeros(4, 5), torch.ones(4, 5)
     rows = [{"file": "a", **case_row(empty, full)}, {"file": "b", **case_row(full, full)}]
@@ -124,16 +148,18 @@ def test_wrong_arguments_are_refused(tmp_path: Path, arguments: dict[str, Any]) 
 
 
 def test_processes_rows_are_joined_in_order_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    mine = [{"file": "c", "dice": 1.0}, {"file": "a", "dice": 0.5}]
-    theirs = [{"file": "b", "dice": 0.2}, {"file": "c", "dice": 1.0}]
+    mine = [{"_path": "/c", "dice": 1.0}, {"_path": "/a", "dice": 0.5}]
+    theirs = [{"_path": "/b", "dice": 0.2}, {"_path": "/c", "dice": 1.0}]
     monkeypatch.setattr("msrf_monai.engines.evaluation.idist.get_world_size", lambda: 2)
     monkeypatch.setattr("msrf_monai.engines.evaluation.idist.all_gather", lambda text: [text, json.dumps(theirs)])
-    assert [row["file"] for row in _gathered(mine)] == ["a", "b", "c"]
+    rows = SegmentationReport("unused")._named(_gathered(mine))
+    assert rows == [{"file": "a", "dice": 0.5}, {"file": "b", "dice": 0.2}, {"file": "c", "dice": 1.0}]
 
 
 def test_images_without_a_recorded_file_are_all_kept() -> None:
-    rows = [{"file": "(file not recorded)", "dice": 0.1}, {"file": "(file not recorded)", "dice": 0.2}]
-    assert len(_gathered(rows)) == 2
+    rows = [{"_path": "(file not recorded)", "dice": 0.1}, {"_path": "(file not recorded)", "dice": 0.2}]
+    named = SegmentationReport("unused")._named(_gathered(rows))
+    assert [row["file"] for row in named] == ["(file not recorded)"] * 2
 
 
 def test_it_reports_the_same_dice_as_the_key_metric(tmp_path: Path, job: ModuleType) -> None:

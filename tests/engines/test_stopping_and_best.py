@@ -10,9 +10,10 @@ from types import ModuleType
 import pytest
 import torch
 
-from msrf_monai.engines import EarlyStop, save_weights
+from msrf_monai.engines import EarlyStop, SaveBest, save_weights
+from msrf_monai.engines.finite import refuse_non_finite
 from msrf_monai.engines.training_state import TrainingState
-from msrf_monai.errors import ConfigError
+from msrf_monai.errors import ConfigError, NonFiniteLossError
 from msrf_monai.files import sha256_of
 
 
@@ -81,6 +82,42 @@ def test_the_best_file_holds_the_averaged_weights_of_the_best_epoch(tmp_path: Pa
     assert record["value"] == pytest.approx(run["history"].rows[0]["val_dice"])
     assert record["sha256"] == sha256_of(tmp_path / "models" / "model.pt")
     assert record["versions"]["torch"] == torch.__version__
+
+
+@pytest.mark.parametrize(("name", "value"), [("stem.weight", float("nan")), ("norm.running_var", float("inf"))])
+def test_the_best_file_is_never_one_with_values_that_are_not_finite(
+    tmp_path: Path, job: ModuleType, name: str, value: float
+) -> None:
+    run = job.build(tmp_path, epochs=1)
+    evaluator, path = run["evaluator"], tmp_path / "models" / "model.pt"
+    saver = SaveBest(str(tmp_path / "models"))
+    evaluator.state.epoch = evaluator.state.best_metric_epoch = 4
+    evaluator.state.metrics["val_dice"] = 0.5
+    good = {key: tensor.clone() for key, tensor in evaluator.network.state_dict().items()}
+    with torch.no_grad():
+        evaluator.network.state_dict()[name].view(-1)[0] = value
+
+    with pytest.raises(NonFiniteLossError, match=f"^{name} is not finite after epoch 4.* nothing has been saved yet"):
+        saver(evaluator)
+    assert not path.exists()
+
+    save_weights(job.ToyNet(), path)
+    before = path.read_bytes()
+    with pytest.raises(NonFiniteLossError, match=r"saved before, .*model\.pt, is kept"):
+        saver(evaluator)
+    assert path.read_bytes() == before
+
+    evaluator.network.load_state_dict(good)
+    saver(evaluator)
+    assert path.read_bytes() != before
+
+
+def test_large_finite_weights_whose_sum_overflows_are_saved(tmp_path: Path) -> None:
+    state = {"weight": torch.full((4,), 3e38), "count": torch.tensor(3), "setting": "x"}
+    refuse_non_finite(state, epoch=1, path=tmp_path / "model.pt")
+    state["weight"][2] = float("-inf")
+    with pytest.raises(NonFiniteLossError, match=r"^net\.weight is not finite after epoch 1"):
+        refuse_non_finite(state, "net.", epoch=1, path=tmp_path / "model.pt")
 
 
 def test_other_ranks_write_nothing(tmp_path: Path, job: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

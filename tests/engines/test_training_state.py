@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import random
 import subprocess
 import sys
@@ -14,11 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from ignite.engine import Engine, Events
+from monai.optimizers import WarmupCosineSchedule
 from torch import nn
 
 from msrf_monai.engines import TrainingState
 from msrf_monai.engines.plain import generator_states, plain, restore_generators
-from msrf_monai.errors import CheckpointError, ConfigError, StorageError
+from msrf_monai.errors import CheckpointError, ConfigError, NonFiniteLossError, StorageError
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -197,6 +200,76 @@ def test_a_longer_schedule_on_resume_wins_and_is_announced(
     second["trainer"].run()
     assert "T_max was 2 and is 8" in caplog.text
     assert second["scheduler"].T_max == 8
+
+
+@pytest.mark.parametrize("optimizer_first", [True, False])
+@pytest.mark.parametrize("rate_is_tensor", [False, True])
+def test_a_longer_warm_up_cosine_goes_on_along_its_own_curve(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, optimizer_first: bool, rate_is_tensor: bool
+) -> None:
+    def make(t_total: int) -> tuple[Any, Any, TrainingState]:
+        rate: Any = torch.tensor(0.1, dtype=torch.float64) if rate_is_tensor else 0.1
+        optimizer = torch.optim.Adam([nn.Parameter(torch.zeros(1))], lr=rate)
+        schedule = WarmupCosineSchedule(optimizer, warmup_steps=2, t_total=t_total, end_lr=1e-6, warmup_multiplier=0.1)
+        objects = {"optimizer": optimizer, "schedule": schedule}
+        order = objects if optimizer_first else dict(reversed(objects.items()))
+        return optimizer, schedule, TrainingState(str(tmp_path), save_dict=order)
+
+    def steps(optimizer: Any, schedule: Any, count: int) -> list[float]:
+        rates = []
+        for _ in range(count):
+            rates.append(float(optimizer.param_groups[0]["lr"]))
+            optimizer.step()
+            schedule.step()
+        return rates
+
+    engine = Engine(lambda engine, batch: None)
+    engine.state.max_epochs, engine.state.epoch_length = 20, 1
+    short = make(10)
+    steps(*short[:2], 10)
+    engine.state.epoch = engine.state.iteration = 10
+    short[2].save(engine)
+    longer = make(20)
+
+    longer[2].load(engine)
+    last = float(longer[1].get_last_lr()[0])
+    resumed = steps(*longer[:2], 10)
+
+    curve = [0.1 * 0.5 * (1 + math.cos(math.pi * (epoch - 2) / 18)) for epoch in range(10, 20)]
+    assert resumed == pytest.approx(curve)
+    assert last == pytest.approx(curve[0])
+    assert "t_total was 10 and is 20" in caplog.text
+
+
+def test_weights_that_are_not_finite_are_not_saved_and_the_file_before_is_kept(tmp_path: Path, job: ModuleType) -> None:
+    run = job.build(tmp_path, epochs=2)
+    state, trainer = run["state"], run["trainer"]
+
+    def spoil(engine: Any) -> None:
+        if engine.state.epoch == 2:
+            with torch.no_grad():
+                run["network"].stem.bias[0] = float("nan")
+
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, spoil)
+    expected = r"^network\.stem\.bias is not finite after epoch 2, .*training_state\.pt, is kept"
+    with pytest.raises(NonFiniteLossError, match=expected):
+        trainer.run()
+    assert torch.load(state.path, weights_only=True)["epoch"] == 1
+
+    state.path.replace(state.previous)
+    with pytest.raises(NonFiniteLossError, match=r"training_state\.previous\.pt, is kept"):
+        state.save(trainer)
+    state.previous.unlink()
+    with pytest.raises(NonFiniteLossError, match="nothing has been saved yet"):
+        state.save(trainer)
+    assert not state.path.exists()
+
+
+def test_an_average_that_is_not_finite_is_not_saved(tmp_path: Path, job: ModuleType) -> None:
+    run = job.build(tmp_path, epochs=1)
+    run["ema"].ema_model.norm.running_mean[1] = float("inf")
+    with pytest.raises(NonFiniteLossError, match=r"^ema\.norm\.running_mean is not finite"):
+        run["state"].save(run["trainer"])
 
 
 def test_saving_comes_after_a_handler_that_stands_behind_it(tmp_path: Path, job: ModuleType) -> None:
