@@ -140,12 +140,14 @@ def test_native_resolution_slides_a_window_over_larger_images(main_job: MainJob,
     folder, out = tmp_path / "in", tmp_path / "out"
     folder.mkdir()
     Image.open(load_datalist(main_job.data, "test")[0]["image"]).resize((101, 77)).save(folder / "a.png")
-    overrides = {**SMALL_INFERENCE, "image_size": None}
+    overrides = {**SMALL_INFERENCE, "image_size": "$None"}
     result = run_bundle(
         "evaluating", "inference.json", bundle_root=main_job.root, dataset_dir=folder, output_dir=out, **overrides
     )
     assert result.returncode == 0, result.stderr[-2000:]
     assert Image.open(next(out.rglob("*_seg.png"))).size == (101, 77)
+    record = json.loads((out / "run.json").read_text())
+    assert "$None" in json.dumps(record)
 
 
 @pytest.mark.slow
