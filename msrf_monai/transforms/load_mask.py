@@ -20,6 +20,8 @@ __all__ = ["LoadMask2D", "LoadMask2Dd", "to_binary", "to_classes"]
 
 _NEAR = 32
 """A value this near to 0 or 255 is one of them, displaced by JPEG."""
+_CLASS_ONE = 3
+"""A lossy file that is no brighter holds class numbers {0, 1}, displaced by JPEG; black alone stays exactly 0."""
 _THIRD_CLASS = 0.005
 """One value between the two ends that holds this share of the pixels is a third class, not a blurred border."""
 
@@ -28,7 +30,9 @@ def to_binary(picture: Picture, name: str, *, threshold: int = 127, strict: bool
     """Return a mask of {0, 1}.
 
     Accepted are {0, 1}; {0, 255}; {0, 65535} in 16 bits; and 8-bit masks with a blurred border or with JPEG's
-    noise, which become ``value > threshold``. The channels of a colour mask are united by their largest value.
+    noise, which become ``value > threshold``. A JPEG whose largest value is at most 3 holds {0, 1} with JPEG's noise,
+    as programs write that save labels in the image's own format, and becomes ``value >= 1``. The channels of a
+    colour mask are united by their largest value.
 
     Args:
         picture: what a reader gave.
@@ -41,7 +45,8 @@ def to_binary(picture: Picture, name: str, *, threshold: int = 127, strict: bool
         uint8 ``(H, W, 1)``.
 
     Raises:
-        DataError: when the values could mean something else (three grey levels, class numbers, …) and ``strict``.
+        DataError: when the values could mean something else (three grey levels, class numbers, a JPEG that is neither
+            black nor has white, …) and ``strict``.
     """
     values: npt.NDArray[Any] = picture.rows.max(axis=2, keepdims=True)
     found, counts = _histogram(values)
@@ -49,8 +54,8 @@ def to_binary(picture: Picture, name: str, *, threshold: int = 127, strict: bool
     if not strict:
         on_scale = values if white in (1, 255) else values * (255 / white)
         return np.asarray(on_scale > (0 if white == 1 else threshold)).astype(np.uint8)
-    if set(found) <= {0, 1} and not picture.is_lossy:
-        return np.asarray(values, dtype=np.uint8)
+    if set(found) <= {0, 1} or (picture.is_lossy and found[-1] <= _CLASS_ONE):
+        return np.asarray(values >= 1).astype(np.uint8)
     if set(found) <= {0, white} or set(found) <= {0, 255}:
         return np.asarray(values > 0).astype(np.uint8)
     if values.dtype == np.uint8 and _is_two_levels(found, counts, is_lossy=picture.is_lossy):
@@ -218,8 +223,6 @@ def _histogram(values: npt.NDArray[Any]) -> tuple[list[float], npt.NDArray[np.in
 def _is_two_levels(found: list[float], counts: npt.NDArray[np.int64], *, is_lossy: bool) -> bool:
     """Tell whether 8-bit values are black and white, apart from noise near the ends and a thin blurred border."""
     values = np.asarray(found)
-    if is_lossy and values.max() < _NEAR:
-        return True  # an empty mask after JPEG
     if values.max() < 255 - _NEAR or (not is_lossy and values.min() > 0):
         return False
     between = (values >= _NEAR) & (values <= 255 - _NEAR)
