@@ -70,12 +70,12 @@ def list_images(folder: str | os.PathLike[str], *, recursive: bool = True) -> li
     Raises:
         DataError: when there is no such folder, or no picture in it.
     """
-    root = Path(folder)
+    # not resolve(): results are named by where a picture lies below this folder, which may be a link
+    root = Path(os.path.abspath(folder))  # noqa: PTH100
     if root.is_file():
-        return [{"image": str(root.absolute())}]
+        return [{"image": str(root)}]
     if not root.is_dir():
         raise DataError(f"{root}: this folder of pictures does not exist")
-    root = root.resolve()
     files = sorted(path for path in (root.rglob("*") if recursive else root.iterdir()) if _is_input(path, root))
     if not files:
         raise DataError(f"{root}: no picture in this folder; expected files that end in {', '.join(INPUT_SUFFIXES)}")

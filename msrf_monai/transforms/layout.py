@@ -45,7 +45,8 @@ class SafeFolderLayout(FolderLayoutBase):
         output_dir: the folder of the results.
         postfix: added to the stem after an underscore; may be empty.
         extension: extension of the results, with its dot.
-        data_root_dir: the folder below which sub-folders are kept; empty for none.
+        data_root_dir: the folder below which sub-folders are kept; empty for none. A file stands for its folder, so
+            that one picture can be given where a folder of them is expected.
         parent: put each result into a folder named after its stem.
     """
 
@@ -61,7 +62,7 @@ class SafeFolderLayout(FolderLayoutBase):
         self.output_dir = Path(output_dir)
         self.postfix = postfix
         self.extension = extension
-        self.data_root_dir = Path(os.path.abspath(data_root_dir)) if str(data_root_dir) else None  # noqa: PTH100
+        self.data_root_dir = _root(data_root_dir) if str(data_root_dir) else None
         self.parent = parent
 
     def filename(self, subject: str | os.PathLike[str] = "subject", idx: object = None, **kwargs: Any) -> str:
@@ -106,6 +107,11 @@ class SafeFolderLayout(FolderLayoutBase):
         if cleaned != stem and not identity:
             identity = name
         return f"{cleaned[:_LONGEST]}-{_digest(identity)}" if identity else cleaned
+
+
+def _root(path: str | os.PathLike[str]) -> Path:
+    root = Path(os.path.abspath(path))  # noqa: PTH100
+    return root.parent if root.is_file() else root
 
 
 def _has_namesake(source: Path, stem: str) -> bool:

@@ -10,6 +10,7 @@ import pytest
 
 from msrf_monai.data import list_images, load_datalist, prepare_dataset, verify_dataset
 from msrf_monai.errors import DataError, InputError
+from msrf_monai.transforms import SafeFolderLayout
 
 Maker = Callable[..., Path]
 
@@ -144,6 +145,33 @@ def test_pictures_of_a_folder_are_listed_in_order_without_hidden_and_other_files
     assert found == ["a.jpg", "b.PNG", "scan.dcm", "sub/c.tiff", "volume.nii.gz"]
     assert len(list_images(tmp_path, recursive=False)) == 4
     assert list_images(tmp_path / "a.jpg") == [{"image": str(tmp_path / "a.jpg")}]
+
+
+def test_a_linked_folder_of_pictures_keeps_its_own_name_and_its_sub_folders(tmp_path: Path) -> None:
+    (tmp_path / "real" / "ward").mkdir(parents=True)
+    (tmp_path / "real" / "ward" / "a.png").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "real", target_is_directory=True)
+    layout = SafeFolderLayout(tmp_path / "out", "seg", data_root_dir=tmp_path / "link")
+
+    [item] = list_images(tmp_path / "link")
+
+    assert item == {"image": str(tmp_path / "link" / "ward" / "a.png")}
+    assert layout.filename(item["image"]) == str(tmp_path / "out" / "ward" / "a_seg.png")
+
+
+def test_one_picture_in_place_of_a_folder_is_named_after_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").touch()
+    monkeypatch.chdir(tmp_path / "in")
+
+    for given in (tmp_path / "in" / "a.png", "a.png", "../in/a.png"):
+        layout = SafeFolderLayout(tmp_path / "out", "seg", data_root_dir=given)
+        [item] = list_images(given)
+
+        assert item == {"image": str(tmp_path / "in" / "a.png")}
+        assert layout.filename(item["image"]) == str(tmp_path / "out" / "a_seg.png")
 
 
 def test_a_missing_or_empty_folder_of_pictures_is_refused(tmp_path: Path) -> None:
