@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import re
@@ -10,16 +9,18 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from msrf_monai.bundle.expressions import (
+    PICKLE_OPTIONS,
+    absolute_path,
+    expression_problems,
+    personal_path,
+    target_problems,
+)
 from msrf_monai.errors import ConfigError
 
 __all__ = ["config_files", "lint_bundle", "lint_config", "lint_name", "read_json"]
 
-_ROOTS = ("monai.", "torch.", "ignite.", "msrf_monai.")
-_MODULES = frozenset({"monai", "torch", "ignite", "msrf_monai", "numpy", "glob", "logging", "math", "os", "pathlib"})
-_FORBIDDEN_CALLS = frozenset({"__import__", "breakpoint", "compile", "eval", "exec", "getattr", "input", "open"})
 _DATA_KEYS = frozenset({"image", "label", "pred", "edge"})
-_ABSOLUTE = re.compile(r"^(/[^/\s]|~|[A-Za-z]:[\\/]|\\\\)")
-_PERSONAL = re.compile(r"(/home/|/Users/|/root/|/workspace/|[A-Za-z]:\\Users\\)")
 _URL = re.compile(r"^(https?|ftp|s3)://")
 _NAME = re.compile(r"^[a-z][a-z0-9]*(_[a-z0-9]+)+_segmentation$")
 # MONAI Label guesses the task from these words in the folder's name, and tries them before "segmentation".
@@ -93,7 +94,7 @@ def lint_config(path: str | os.PathLike[str]) -> list[str]:
         if isinstance(value, Mapping):
             found = _component(value)
         elif isinstance(value, str):
-            found = _expression(value) if value.startswith("$") else _text(value)
+            found = expression_problems(value) if value.startswith("$") else _text(value)
         problems += [f"{name}: {problem}" for problem in found]
     return [f"{path.name}: {problem}" for problem in problems]
 
@@ -144,20 +145,17 @@ def _top_level(config: Mapping[str, Any]) -> list[str]:
 def _component(value: Mapping[str, Any]) -> list[str]:
     problems = []
     if "_target_" in value:
-        problems += _target(value["_target_"])
+        problems += target_problems(value["_target_"])
         problems += _keys(value.get("keys"))
     if value.get("lazy"):
         problems.append("lazy resampling ignores the mode of each key and spoils masks; leave it out")
+    problems += [
+        f"{key} is set; only a loader of pickled objects takes it" for key in sorted(PICKLE_OPTIONS & set(value))
+    ]
     urls = [key for key, item in value.items() if isinstance(item, str) and _URL.match(item)]
     has_digest = any(isinstance(value.get(key), str) for key in ("sha256", "hash_val"))
     problems += [f"{key} is a URL without a sha256 beside it" for key in urls if not has_digest]
     return problems
-
-
-def _target(target: Any) -> list[str]:
-    if not isinstance(target, str) or not target.startswith(_ROOTS):
-        return [f"_target_ {target!r} must be a dotted name under {', '.join(root[:-1] for root in _ROOTS)}"]
-    return []
 
 
 def _keys(keys: Any) -> list[str]:
@@ -169,47 +167,10 @@ def _keys(keys: Any) -> list[str]:
 
 def _text(value: str) -> list[str]:
     problems = []
-    if _ABSOLUTE.match(value.removeprefix("%")):
+    if absolute_path(value.removeprefix("%")):
         problems.append(f"{value!r} is an absolute path; derive it from @bundle_root or leave it to an override")
-    elif _PERSONAL.search(value):
+    elif personal_path(value):
         problems.append(f"{value!r} holds a path of one machine")
     if re.match(r"^%?scripts[./]", value):
         problems.append(f"{value!r} uses scripts/; code belongs in the installed package")
     return problems
-
-
-def _expression(value: str) -> list[str]:
-    source = value[1:].strip()
-    if "\n" in value:
-        return ["the expression spans several lines; make it a function of the package"]
-    # "@id" and "@a::b#c" are references of MONAI's, not Python
-    source = re.sub(r"@[\w:#]*\w", "reference", source)
-    try:
-        nodes = list(ast.walk(ast.parse(source)))
-    except SyntaxError as error:
-        return [f"the expression is not Python: {error.msg}"]
-    problems = []
-    for node in nodes:
-        problems += _node(node)
-    return problems
-
-
-def _node(node: ast.AST) -> list[str]:
-    if isinstance(node, ast.Lambda):
-        return ["lambda in an expression; make it a named function of the package"]
-    if isinstance(node, ast.Import):
-        return _imports([alias.name for alias in node.names])
-    if isinstance(node, ast.ImportFrom):
-        return _imports([node.module or "."])
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _FORBIDDEN_CALLS:
-        return [f"the expression calls {node.func.id}()"]
-    if isinstance(node, ast.Attribute) and (node.attr.startswith("__") or node.attr in ("system", "popen")):
-        return [f"the expression uses .{node.attr}"]
-    if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        # inside an expression "/models/model.pt" follows a folder; only a machine's own folders are wrong for sure
-        return [f"{node.value!r} holds a path of one machine"] if _PERSONAL.search(node.value) else []
-    return []
-
-
-def _imports(names: list[str]) -> list[str]:
-    return [f"the expression imports {name}" for name in names if name.partition(".")[0] not in _MODULES]

@@ -26,6 +26,7 @@ _ROOMS = (
     "msrf_monai.metrics",
     "msrf_monai.transforms",
     "msrf_monai.engines",
+    "msrf_monai.inferers",
     "msrf_monai.data",
     "msrf_monai.bundle",
     "msrf_monai.bundle.image_io",
