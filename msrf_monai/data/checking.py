@@ -99,7 +99,11 @@ def _check(item: SourceItem, *, folder: Path, images: ImageMode) -> CheckedItem:
 
 
 def _place_picture(
-    item: SourceItem, content: bytes, replacement: NDArray[np.uint8] | None, folder: Path, images: ImageMode
+    item: SourceItem,
+    content: bytes,
+    replacement: NDArray[np.uint8] | NDArray[np.uint16] | None,
+    folder: Path,
+    images: ImageMode,
 ) -> tuple[str, str]:
     """Put the picture where the mode says; return its path for the datalist and its digest."""
     if replacement is not None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,8 +37,15 @@ MAX_UNCLEAR_SHARE = 0.02
 """Share of a mask's pixels that may lie between 33 and 222 of 255: the rims that JPEG or resampling blur."""
 
 _ORIENTATION_TAG = 0x0112
-_PLAIN_MODES = frozenset({"1", "L", "P", "RGB"})
-_DECODER_ERRORS = (OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError)
+_KEPT_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA"})
+_SCALED_FORMATS = frozenset({"PNG", "PPM"})
+"""Formats whose values Pillow brings to the scale 0..65535, even where it stores them in 32 bits."""
+
+# Broken metadata makes Pillow fail in ways that it does not catch itself: a missing tag, a number of the wrong kind, ….
+_DECODER_ERRORS = (
+    *(OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError, TypeError, AttributeError, OverflowError),
+    *(struct.error, zlib.error),
+)
 
 
 @dataclass(frozen=True)
@@ -46,23 +55,24 @@ class Picture:
     Attributes:
         height_px: rows, after the EXIF orientation was applied.
         width_px: columns, after the EXIF orientation was applied.
-        replacement: the picture as 8-bit RGB (H, W, 3) when its bytes must not be used as they are, else None.
+        replacement: the pixels when the bytes must not be used as they are, else None: grey (H, W) of dtype uint8 or
+            uint16, or RGB (H, W, 3) of dtype uint8.
         reason: why the bytes must not be used as they are, or an empty string.
     """
 
     height_px: int
     width_px: int
-    replacement: NDArray[np.uint8] | None
+    replacement: NDArray[np.uint8] | NDArray[np.uint16] | None
     reason: str
 
 
 def read_picture(content: bytes, path: Path) -> Picture:
     """Decode a picture completely and say whether its bytes can be kept as they are.
 
-    Bytes are kept for upright 8-bit grey, palette and RGB pictures and for those with an alpha channel that is opaque
-    everywhere. All others get a replacement: pixels turned upright by their EXIF orientation, CMYK and other colour
-    models converted to RGB, transparent pixels laid over black, and 16-bit values divided by the full scale of the
-    smallest of 8, 10, 12, 14 or 16 bits that holds the largest value of the picture.
+    Bytes are kept for upright grey, palette and RGB pictures of 8 or 16 bits, with and without alpha: what becomes of
+    alpha and of 16 bits is decided by ``LoadImage2D`` alone, so that training and inference see the same. Pictures
+    with an EXIF orientation and those with CMYK or other colour models get a replacement, since other programs read
+    them differently. Its pixels are those that ``LoadImage2D`` reads.
 
     Args:
         content: the bytes of the file.
@@ -77,20 +87,13 @@ def read_picture(content: bytes, path: Path) -> Picture:
     """
     image, turned = _decode(content, path)
     reasons = ["EXIF orientation"] if turned else []
-    pixels: Image.Image | NDArray[np.uint8] = image
-    if _is_wide(image):
-        reasons.append("16-bit values")
-        pixels = _narrow(_wide_values(image, path))
-    elif "A" in image.getbands() or "transparency" in image.info:
-        colours = image.convert("RGBA")
-        if colours.getchannel("A").getextrema() != (255, 255):
-            reasons.append("transparent pixels")
-            pixels = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), colours)
-    elif image.mode == "F":
+    if image.mode == "F":
         raise DataError(f"{path}: has 32-bit floating-point values; expected 8 or 16 bits a channel")
-    elif image.mode not in _PLAIN_MODES:
+    if _is_wide(image):
+        _check_range(image, path)
+    elif image.mode not in _KEPT_MODES:
         reasons.append(f"{image.mode} colours")
-    return Picture(image.height, image.width, _as_rgb(pixels) if reasons else None, ", ".join(reasons))
+    return Picture(image.height, image.width, _as_loaded(content, path) if reasons else None, ", ".join(reasons))
 
 
 def read_mask(content: bytes, path: Path) -> NDArray[np.bool_]:
@@ -98,7 +101,7 @@ def read_mask(content: bytes, path: Path) -> NDArray[np.bool_]:
 
     A mask with the values 0 and one other, whatever that is, is taken as it stands. Otherwise the values must lie near
     0 and near full scale, as they do after JPEG compression, and are cut at half scale (above 127 of 255). Colours are
-    turned to grey first; alpha is left out.
+    turned to grey first; alpha is left out, unless nothing but alpha shows a shape, which is an error.
 
     Args:
         content: the bytes of the file.
@@ -108,17 +111,24 @@ def read_mask(content: bytes, path: Path) -> NDArray[np.bool_]:
         The mask as bool, (H, W), upright.
 
     Raises:
-        DataError: when the file cannot be decoded (see ``read_picture``) or is not binary.
+        DataError: when the file cannot be decoded (see ``read_picture``), is not binary, or has its shape in alpha.
     """
     image, _ = _decode(content, path)
     if image.mode == "F":
         raise DataError(f"{path}: has 32-bit floating-point values; expected a mask of 0 and 255")
-    values = _wide_values(image, path) if _is_wide(image) else np.asarray(image.convert("L"))
+    if _is_wide(image):
+        return _binary(_wide_values(image, path), path)
+    values = np.asarray(image.convert("L"))
+    if values.min() == values.max() and _alpha_varies(image):
+        raise DataError(
+            f"{path}: has one grey level and a shape in its alpha channel only; expected the mask in the grey levels: "
+            "save the alpha channel as a grey picture"
+        )
     return _binary(values, path)
 
 
-def encode_png(pixels: NDArray[np.uint8]) -> bytes:
-    """Return (H, W) grey or (H, W, 3) RGB uint8 pixels as the bytes of a PNG file."""
+def encode_png(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
+    """Return (H, W) grey pixels, uint8 or uint16, or (H, W, 3) RGB pixels, uint8, as the bytes of a PNG file."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG", compress_level=1)
     return buffer.getvalue()
@@ -144,9 +154,11 @@ def _decode(content: bytes, path: Path) -> tuple[Image.Image, bool]:
             frames = getattr(image, "n_frames", 1)
             raise DataError(f"{path}: has {frames} frames; expected a single picture: save the wanted frame alone")
         # Asked before the pixels are loaded: Pillow turns TIFF by itself on loading and drops the tag then.
-        turned = image.getexif().get(_ORIENTATION_TAG, 1) not in (0, 1)
+        turned = image.getexif().get(_ORIENTATION_TAG, 1) in range(2, 9)
         image.load()
-        return ImageOps.exif_transpose(image), turned
+        upright = ImageOps.exif_transpose(image)
+        upright.format = image.format  # which a turned copy does not have
+        return upright, turned
     except UnidentifiedImageError as error:
         raise DataError(f"{path}: is not a picture that can be read") from error
     except Image.DecompressionBombError as error:
@@ -172,16 +184,36 @@ def _wide_values(image: Image.Image, path: Path) -> NDArray[np.uint16]:
     return values.astype(np.uint16)
 
 
-def _narrow(values: NDArray[np.uint16]) -> NDArray[np.uint8]:
-    largest = int(values.max())
-    full_scale = next(2**bits - 1 for bits in (8, 10, 12, 14, 16) if largest < 2**bits)
-    scaled: NDArray[np.uint8] = np.rint(values.astype(np.float32) * (255.0 / full_scale)).astype(np.uint8)
-    return scaled
+def _check_range(image: Image.Image, path: Path) -> None:
+    """Refuse values for which no file format says which one is white, as the loader does."""
+    if image.mode != "I" or image.format in _SCALED_FORMATS:
+        return
+    values = np.asarray(image)
+    smallest, largest = int(values.min()), int(values.max())
+    if smallest < 0 or largest > 255:
+        raise DataError(
+            f"{path}: has 32-bit or signed values from {smallest} to {largest}; expected 8 or 16 bits without a sign: "
+            "save it as 16-bit PNG"
+        )
 
 
-def _as_rgb(pixels: Image.Image | NDArray[np.uint8]) -> NDArray[np.uint8]:
-    image = Image.fromarray(pixels) if isinstance(pixels, np.ndarray) else pixels
-    return np.asarray(image.convert("RGB"))
+def _alpha_varies(image: Image.Image) -> bool:
+    if "A" not in image.getbands() and "transparency" not in image.info:
+        return False
+    smallest, largest = image.convert("RGBA").getchannel("A").getextrema()
+    return smallest != largest
+
+
+def _as_loaded(content: bytes, path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """Return the pixels as ``LoadImage2D`` takes them from the file: grey or RGB, upright, 16 bits kept as 16."""
+    # Imported here: it brings MONAI, for which the many data sets without such pictures need not wait.
+    from msrf_monai.transforms.raster import read_raster
+
+    loaded = read_raster(content, str(path), max_pixels=MAX_PIXELS)
+    rows = loaded.rows * np.uint8(255) if loaded.white == 1 else loaded.rows
+    flat = rows[..., 0] if rows.shape[2] == 1 else rows
+    is_deep = rows.dtype != np.uint8 and loaded.white is not None
+    return flat.astype(np.uint16) if is_deep else flat.astype(np.uint8)
 
 
 def _binary(values: NDArray[np.uint8] | NDArray[np.uint16], path: Path) -> NDArray[np.bool_]:

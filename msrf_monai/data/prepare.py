@@ -60,8 +60,8 @@ def prepare_dataset(
 
     Every picture and every mask is decoded completely. Masks become 8-bit PNG of 0 and 255; the masks of single objects
     are merged. Pictures keep their bytes, except those that programs would read differently: an EXIF orientation other
-    than upright, transparency, CMYK and other colour models, 16-bit values. Those become 8-bit RGB PNG (how: see
-    ``read_picture``), in every mode of ``images``.
+    than upright, CMYK and other colour models. Those become PNG without a change of intensity (see ``read_picture``),
+    in every mode of ``images``.
 
     Args:
         name: name in the catalogue, such as "kvasir_seg", or a generic layout, "folders" or "paired".
@@ -264,7 +264,7 @@ def _count_notes(info: DatasetInfo, items: Sequence[SourceItem]) -> list[str]:
 def _content_notes(items: Sequence[CheckedItem], division: _Division) -> list[str]:
     notes = []
     reasons = Counter(item.rewritten for item in items if item.rewritten)
-    notes += [f"{count} pictures were written anew as 8-bit RGB PNG: {why}" for why, count in sorted(reasons.items())]
+    notes += [f"{count} pictures were written anew as PNG: {why}" for why, count in sorted(reasons.items())]
     empty = sum(item.is_empty for item in items)
     if empty:
         notes.append(f"{empty} masks are empty")

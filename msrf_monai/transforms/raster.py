@@ -28,7 +28,11 @@ Palette = Literal["colour", "index"]
 
 _ORIENTATION = 0x0112
 _BITS_PER_SAMPLE = 0x0102
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, OverflowError, struct.error, zlib.error)
+# Broken metadata makes Pillow fail in ways that it does not catch itself: a missing tag, a number of the wrong kind, ….
+_DAMAGE = (
+    *(OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, OverflowError, TypeError, AttributeError),
+    *(struct.error, zlib.error),
+)
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_PLAIN = {
     b"IHDR",
@@ -103,7 +107,8 @@ def _check(image: Image.Image, name: str, max_pixels: int) -> None:
 
 
 def _decode(image: Image.Image, data: bytes, palette: Palette) -> Picture:
-    is_lossy = image.format in ("JPEG", "MPO", "WEBP", "JPEG2000")
+    kind = image.format  # asked before the image is turned, for the copy does not have it
+    is_lossy = kind in ("JPEG", "MPO", "WEBP", "JPEG2000")
     rows = _decode_fast(image, data)
     if rows is not None:
         return Picture(rows, 255.0, is_lossy)
@@ -121,8 +126,8 @@ def _decode(image: Image.Image, data: bytes, palette: Palette) -> Picture:
     if mode.startswith("I;16"):
         return Picture(_array(image).astype(np.uint16), 65535.0)
     if mode in ("I", "F"):
-        # Pillow before 11.3 gives 16-bit PNG files as mode I
-        return Picture(_array(image), 65535.0 if mode == "I" and image.format == "PNG" else None)
+        # Pillow before 11.3 gives 16-bit PNG files as mode I, and PGM files are brought to the scale 0..65535 in it
+        return Picture(_array(image), 65535.0 if mode == "I" and kind in ("PNG", "PPM") else None)
     if mode in ("L", "LA", "La"):
         return Picture(_array(image.getchannel(0)), 255.0, is_lossy)
     return Picture(_array(image.convert("RGB")), 255.0, is_lossy)
