@@ -21,6 +21,7 @@ __all__ = ["finish_manifest", "git_commit", "is_main_process", "write_manifest"]
 _log = logging.getLogger(__name__)
 
 MANIFEST_NAME = "run.json"
+PREVIOUS_NAME = "run.previous.json"
 _PLAIN = (str, int, float, bool, type(None))
 
 
@@ -36,6 +37,8 @@ def write_manifest(
     weights: str | os.PathLike[str] | None = None,
 ) -> Path | None:
     """Write ``run.json`` into a run's output folder, whole or not at all, from the main process only.
+
+    The record of a finished run is kept as ``run.previous.json``, since the new run may not come to its end.
 
     Args:
         output_dir: folder of the run's results; made when missing.
@@ -68,6 +71,7 @@ def write_manifest(
         "config": _plain(config),
     }
     path = Path(output_dir) / MANIFEST_NAME
+    _keep_finished(path)
     write_text(path, json.dumps(manifest, indent=4) + "\n")
     return path
 
@@ -122,6 +126,21 @@ def git_commit(folder: str | os.PathLike[str]) -> str | None:
             _log.debug("cannot read the git folder %s: %s", mark, error)
             return None
     return None
+
+
+def _keep_finished(path: Path) -> None:
+    try:
+        old = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return  # none, or none that says what ran
+    if not isinstance(old, dict) or "finished" not in old:
+        return
+    try:
+        path.replace(path.with_name(PREVIOUS_NAME))
+    except OSError as error:
+        raise StorageError(
+            f"cannot keep {path} as {PREVIOUS_NAME}: {error.strerror or error}; choose another output_dir"
+        ) from error
 
 
 def _head(git: Path) -> str | None:

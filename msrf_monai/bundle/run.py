@@ -37,7 +37,8 @@ def prepare_run(
     Args:
         seed: seeds Python, NumPy, PyTorch and MONAI's random transforms, and makes cuDNN deterministic
             (``cudnn.deterministic = True``, ``cudnn.benchmark = False``); None leaves all of it as it is.
-        output_dir: folder of the results; ``run.json`` is written there. None writes nothing.
+        output_dir: folder of the results; ``run.json`` is written there, and that of a finished run before it is kept
+            as ``run.previous.json``. None writes nothing.
         bundle_root: folder of the bundle, for the commit that ``run.json`` names.
         device: the device of the run, for ``run.json``.
         weights: the checkpoint that the run starts from, for its digest in ``run.json``.

@@ -105,6 +105,38 @@ def test_finish_adds_the_wall_time(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "run.json").read_text())["wall_time_s"] >= 0
 
 
+def test_record_of_a_finished_run_outlives_repeats_that_fail(tmp_path: Path) -> None:
+    prepare_run(output_dir=tmp_path)
+    finish_manifest(tmp_path)
+    finished = (tmp_path / "run.json").read_bytes()
+
+    for _ in range(2):  # both stop before their end, for instance for a folder that is not there
+        prepare_run(output_dir=tmp_path)
+
+    assert (tmp_path / "run.previous.json").read_bytes() == finished
+    assert "finished" not in json.loads((tmp_path / "run.json").read_text())
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "{"])
+def test_record_without_an_end_is_replaced(tmp_path: Path, content: str) -> None:
+    (tmp_path / "run.json").write_text(content)
+
+    prepare_run(output_dir=tmp_path)
+
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_finished_record_that_cannot_be_kept_stops_the_run(tmp_path: Path) -> None:
+    write_manifest(tmp_path)
+    finish_manifest(tmp_path)
+    (tmp_path / "run.previous.json" / "x").mkdir(parents=True)
+
+    with pytest.raises(StorageError, match=r"cannot keep .*run\.previous\.json"):
+        prepare_run(output_dir=tmp_path)
+
+    assert "finished" in json.loads((tmp_path / "run.json").read_text())
+
+
 def test_prepare_run_seeds_torch_and_writes_the_manifest(tmp_path: Path) -> None:
     try:
         prepare_run(seed=5, output_dir=tmp_path, bundle_root=tmp_path, tune_memory=True)
