@@ -16,11 +16,13 @@ from msrf_monai.bundle.distributed import start_process_group, stop_process_grou
 from msrf_monai.bundle.export import (
     build_network,
     export_onnx,
+    export_pt2,
     export_torchscript,
     largest_difference,
     onnx_runner,
     openvino_runner,
 )
+from msrf_monai.bundle.large_files import check_large_files, check_weights
 from msrf_monai.bundle.lint import config_files, lint_bundle, lint_config, lint_name, read_json
 from msrf_monai.bundle.manifest import finish_manifest, git_commit, write_manifest
 from msrf_monai.bundle.overrides import CommandLine, check_overrides, parse_command_line
@@ -32,6 +34,7 @@ __all__ = [
     "CommandLine",
     "build_network",
     "check_files",
+    "check_large_files",
     "check_metadata",
     "check_network",
     "check_onnx",
@@ -39,9 +42,11 @@ __all__ = [
     "check_schema",
     "check_torchscript",
     "check_versions",
+    "check_weights",
     "check_workflow",
     "config_files",
     "export_onnx",
+    "export_pt2",
     "export_torchscript",
     "finish_manifest",
     "git_commit",

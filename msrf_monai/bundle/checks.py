@@ -21,6 +21,7 @@ from msrf_monai.bundle.export import (
     onnx_runner,
     openvino_runner,
 )
+from msrf_monai.bundle.large_files import check_large_files
 from msrf_monai.bundle.lint import read_json
 from msrf_monai.errors import ConfigError
 from msrf_monai.optional import require
@@ -51,7 +52,6 @@ _REQUIRED_FILES = (
 )
 _TEXT_SUFFIXES = {".json", ".md", ".txt", ".conf", ".yml", ".yaml", ".toml"}
 _PERSONAL = re.compile(r"(/home/\w|/Users/\w|[A-Za-z]:\\Users\\)")
-_SHA256 = re.compile(r"^[0-9a-f]{64}$")
 _REQUIRED_FIELDS = (
     "schema",
     "version",
@@ -92,7 +92,7 @@ def check_files(bundle: str | os.PathLike[str]) -> list[str]:
             problems.append(f"{name} has {size} bytes, over 25 MB; list it in large_files.yml instead")
         elif path.suffix in _TEXT_SUFFIXES and _PERSONAL.search(path.read_text(encoding="utf-8", errors="replace")):
             problems.append(f"{name} holds a path of one user")
-    return problems + _large_files(root)
+    return problems + check_large_files(root)
 
 
 def check_metadata(bundle: str | os.PathLike[str]) -> list[str]:
@@ -271,18 +271,6 @@ def _tensor(tensors: Mapping[str, Any], side: str, name: str) -> list[str]:
     if side == "inputs" and len(channel_def) != tensor.get("num_channels"):
         problems.append(f"{where}::channel_def names {len(channel_def)} of {tensor.get('num_channels')} channels")
     return problems
-
-
-def _large_files(root: Path) -> list[str]:
-    listing = next((root / name for name in ("large_files.yml", "large_files.yaml") if (root / name).is_file()), None)
-    if listing is None:
-        return []
-    entries = require("yaml", "dev").safe_load(listing.read_text(encoding="utf-8")).get("large_files", [])
-    return [
-        f"{listing.name}: {entry.get('path')} has no sha256"
-        for entry in entries
-        if entry.get("hash_type") != "sha256" or not _SHA256.match(str(entry.get("hash_val")))
-    ]
 
 
 def _normal(name: str) -> str:

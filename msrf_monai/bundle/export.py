@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
@@ -15,13 +16,14 @@ from monai.bundle.config_parser import ConfigParser
 from monai.bundle.scripts import ckpt_export, onnx_export
 from torch import nn
 
-from msrf_monai.errors import ConfigError
+from msrf_monai.errors import ConfigError, InputError, StorageError
 from msrf_monai.optional import require
 
 __all__ = [
     "ONNX_CONVERTER_KWARGS",
     "build_network",
     "export_onnx",
+    "export_pt2",
     "export_torchscript",
     "largest_difference",
     "onnx_runner",
@@ -69,18 +71,21 @@ def export_torchscript(
 
     Args:
         bundle: folder of the bundle.
-        path: file to write, ``.ts``.
+        path: file to write, ``.ts``; it appears whole or not at all.
         checkpoint: the weights.
         config: name of the file in ``configs`` that defines the network.
         **overrides: config ids and values, as on the command line.
 
     Returns:
         The path of the file.
+
+    Raises:
+        StorageError: when the folder or the file cannot be made.
     """
-    with _quiet():
+    with _quiet(), _replacing(path) as temporary:
         ckpt_export(
             net_id="network_def",
-            filepath=str(path),
+            filepath=str(temporary),
             ckpt_file=str(checkpoint),
             meta_file=_config(bundle, "metadata.json"),
             config_file=_config(bundle, config),
@@ -101,19 +106,52 @@ def export_onnx(
 
     Raises:
         MissingExtraError: when the extra ``export`` is not installed.
+        StorageError: when the folder or the file cannot be made.
     """
     require("onnx", "export")
     require("onnxscript", "export")
-    with _quiet():
+    with _quiet(), _replacing(path) as temporary:
         onnx_export(
             net_id="network_def",
-            filepath=str(path),
+            filepath=str(temporary),
             ckpt_file=str(checkpoint),
             meta_file=_config(bundle, "metadata.json"),
             config_file=_config(bundle, config),
             converter_kwargs=deepcopy(ONNX_CONVERTER_KWARGS),
             **overrides,
         )
+    return Path(path)
+
+
+def export_pt2(network: nn.Module, path: str | os.PathLike[str], example: torch.Tensor) -> Path:
+    """Write the network by ``torch.export``, with free batch, height and width; it appears whole or not at all.
+
+    ``torch.export.load(path).module()`` is the network again, without this package. That file format holds pickles:
+    load your own files only. A network may set a smallest size, MSRF-Net 9 by 9.
+
+    Args:
+        network: the network, in eval mode.
+        path: file to write, ``.pt2``.
+        example: an input ``(B, C, H, W)``, on the network's device, H and W at least 2; the values do not matter.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        InputError: when the network is in training mode or the example has another shape.
+        StorageError: when the folder or the file cannot be made.
+    """
+    if network.training:
+        raise InputError("the network is in training mode; call eval() before export_pt2")
+    if example.ndim != 4 or min(example.shape[2:]) < 2:
+        raise InputError(f"the example is {tuple(example.shape)}; give (B, C, H, W) with H and W of at least 2")
+    if example.shape[0] == 1:  # torch.export takes a size of 1 for a constant
+        example = example.repeat(2, 1, 1, 1)
+    free = torch.export.Dim.DYNAMIC  # unlike AUTO it fails, rather than fix a size silently
+    with torch.no_grad():
+        program = torch.export.export(network, (example,), dynamic_shapes=({0: free, 2: free, 3: free},))
+    with _replacing(path) as temporary:
+        torch.export.save(program, temporary)
     return Path(path)
 
 
@@ -169,6 +207,29 @@ def largest_difference(
 
 def _config(bundle: str | os.PathLike[str], name: str) -> str:
     return str(Path(bundle) / "configs" / name)
+
+
+@contextmanager
+def _replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a file of the same name in a temporary folder beside ``path``; it takes the place of ``path`` at the end.
+
+    The exporters open their file by its name, and some look at its ending.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.TemporaryDirectory(prefix=f".{path.name[:80]}.", suffix=".part", dir=path.parent)
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror or error}; choose another folder") from error
+    with folder as name:
+        temporary = Path(name) / path.name
+        yield temporary
+        try:
+            with temporary.open("rb") as handle:
+                os.fsync(handle.fileno())
+            temporary.replace(path)
+        except OSError as error:
+            raise StorageError(f"cannot write {path}: {error.strerror or error}; the old file was kept") from error
 
 
 @contextmanager

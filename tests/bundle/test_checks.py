@@ -68,6 +68,48 @@ def test_large_files_need_a_sha256(bundle: Path) -> None:
     assert checks.check_files(bundle) == ["large_files.yml: b has no sha256"]
 
 
+def test_large_file_that_is_there_must_be_the_listed_one(bundle: Path) -> None:
+    # the published SHA-256 test vector of "abc"
+    digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    (bundle / "large_files.yml").write_text(
+        f"large_files:\n- {{path: models/a.pt, hash_type: sha256, hash_val: '{digest}'}}\n"
+    )
+    (bundle / "models").mkdir()
+    (bundle / "models" / "a.pt").write_bytes(b"abc")
+    right = checks.check_large_files(bundle)
+    (bundle / "models" / "a.pt").write_bytes(b"abd")
+
+    assert right == []
+    assert checks.check_files(bundle) == ["large_files.yml: models/a.pt is not the file whose sha256 is listed"]
+
+
+def test_bundle_has_weights_or_says_that_it_has_none(bundle: Path) -> None:
+    missing = checks.check_weights(bundle)
+    (bundle / "large_files.yml").write_text("large_files:\n- {path: models/other.pt}\n")
+    other = checks.check_weights(bundle)
+    (bundle / "large_files.yml").write_text("large_files:\n- {path: models/model.pt}\n")
+    listed = checks.check_weights(bundle)
+    (bundle / "large_files.yml").write_text("large_files:\n")
+    (bundle / "models").mkdir()
+    (bundle / "models" / "model.pt").touch()
+    there = checks.check_weights(bundle)
+
+    assert len(missing) == 1
+    assert missing[0].startswith("models/model.pt is neither there nor in large_files.yml")
+    assert (other, listed, there) == (missing, [], [])
+
+
+@pytest.mark.parametrize(("version", "count"), [("0.1.0", 0), ("0.2.0", 1)])
+def test_only_the_entry_of_the_current_version_can_say_that_there_are_no_weights(
+    bundle: Path, version: str, count: int
+) -> None:
+    _change(
+        bundle, "metadata", lambda m: m.update(version=version, changelog={"0.1.0": "no trained weights", "0.2.0": "x"})
+    )
+
+    assert len(checks.check_weights(bundle)) == count
+
+
 @pytest.mark.parametrize(
     ("change", "problem"),
     [

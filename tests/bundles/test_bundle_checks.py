@@ -68,6 +68,11 @@ def test_files_are_complete_and_small(bundle: Path) -> None:
 
 
 @each_bundle
+def test_weights_are_there_or_said_to_be_missing(bundle: Path) -> None:
+    assert checks.check_weights(bundle) == []
+
+
+@each_bundle
 def test_metadata_holds_what_zoo_and_label_read(bundle: Path) -> None:
     assert checks.check_metadata(bundle) == []
 
