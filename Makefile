@@ -25,8 +25,8 @@ BUNDLE := bundles/msrf_net_polyp_segmentation/configs
 # One thread: two that share busy cores wait for each other far longer than they gain.
 DEMO_SIZE := --network_def::features 8 --network_def::norm_momentum 0.1 --image_size '[96,96]' --patch_size '[96,96]'
 # Two hundred updates are too few for an average of the weights, and for strong augmentation.
-DEMO_PLAN := --max_epochs 14 --batch_size 4 --learning_rate 0.002 --train_limit 64 --use_ema False \
-	--train::random_transforms::4::prob 0.2
+DEMO_PLAN := --max_epochs 15 --batch_size 4 --learning_rate 0.002 --train_limit 64 --use_ema False \
+	--train::random_transforms::4::prob 0.1 --train::random_transforms::5::prob 0.1
 
 demo: $(STAMP)  ## the main job in about five minutes: train, evaluate, segment images, show where the pictures are
 	rm -rf $(addprefix $(DEMO_DIR)/,data training evaluation masks models) && mkdir -p $(DEMO_DIR)
