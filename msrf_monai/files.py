@@ -6,13 +6,13 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from msrf_monai.errors import StorageError
 
-__all__ = ["atomic_write", "sha256_of", "write_bytes", "write_text"]
+__all__ = ["atomic_write", "sha256_of", "umask", "write_bytes", "write_text"]
 
 
 @contextmanager
@@ -39,13 +39,15 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:80]}.", suffix=".part", dir=path.parent)
         temporary = Path(name)
         with os.fdopen(descriptor, "wb") as handle:
-            os.fchmod(handle.fileno(), 0o666 & ~_umask())
+            os.fchmod(handle.fileno(), 0o666 & ~umask())
             yield handle
             handle.flush()
             os.fsync(handle.fileno())
         temporary.replace(path)
         temporary = None
-        _sync_folder(path.parent)
+        # The file is in place by now: a folder that cannot be synced (some network drives) must not fail the save.
+        with suppress(OSError):
+            _sync_folder(path.parent)
     except StorageError:
         raise
     except OSError as error:
@@ -75,7 +77,8 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def _umask() -> int:
+def umask() -> int:
+    """Return the permission bits that new files and folders of this process do not get."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -13,11 +13,12 @@ from typing import Any
 
 from msrf_monai.data.splits import PARTS
 from msrf_monai.errors import DataError, StorageError
-from msrf_monai.files import write_text
+from msrf_monai.files import umask, write_text
 
 __all__ = ["DATALIST_NAME", "Entry", "new_dataset_folder", "write_datalist"]
 
 DATALIST_NAME = "dataset.json"
+_OURS = frozenset({DATALIST_NAME, "images", "labels"})
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ def new_dataset_folder(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
         The temporary folder, beside ``out``.
 
     Raises:
-        DataError: when ``out`` is a file, or is not empty and must not be replaced.
+        DataError: when ``out`` is a file, or is not empty and must not be replaced, or holds anything that we did not
+            make.
         StorageError: when the operating system cannot make, write or rename something (disk full, no permission, …);
             nothing was changed then.
     """
@@ -71,7 +73,7 @@ def new_dataset_folder(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{out.name[:80]}.", suffix=".part", dir=out.parent))
-        temporary.chmod(0o755)
+        temporary.chmod(0o777 & ~umask())
         yield temporary
         _replace(out, temporary)
         temporary = None
@@ -125,6 +127,20 @@ def _refuse_occupied(out: Path, *, overwrite: bool) -> None:
         raise DataError(f"{out}: is not empty; choose another folder, or ask to overwrite it")
     if not (out / DATALIST_NAME).is_file():
         raise DataError(f"{out}: holds no {DATALIST_NAME}, so that it is no data set of ours; it is not overwritten")
+    if not _is_ours(out / DATALIST_NAME):
+        raise DataError(f"{out / DATALIST_NAME}: has no sha256 sums, so that it is not ours; it is not overwritten")
+    others = sorted(child.name for child in out.iterdir() if child.name not in _OURS)
+    if others:
+        shown = ", ".join(others[:8]) + (", …" if len(others) > 8 else "")
+        raise DataError(f"{out}: holds more than a data set of ours: {shown}; move that away, then run again")
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and isinstance(content.get("sha256"), dict)
 
 
 def _replace(out: Path, new: Path) -> None:
