@@ -130,13 +130,21 @@ class PerImageFolders:
         return f"{self.parents[0]}/<id>/images/ + {self.parents[0]}/<id>/masks/"
 
     def read(self, source: Path) -> Listing | None:
-        """Return one item for each folder that has ``images`` or ``masks``, or None when there is no such folder."""
+        """Return one item for each folder of a picture, or None when no folder has ``images``.
+
+        All folders in a parent are such, those in the source itself only when they have ``images`` or ``masks``.
+        """
         for parent in self.parents:
             root = find_folder(source, parent)
             if root is None:
                 continue
-            folders = sorted(folder for folder in root.iterdir() if folder.is_dir() and (folder / "images").is_dir())
-            if folders:
+            folders = sorted(
+                folder
+                for folder in root.iterdir()
+                if folder.is_dir() and not folder.name.startswith((".", "__"))
+                if parent != "." or _has_folder(folder, "images", "masks")
+            )
+            if any(_has_folder(folder, "images") for folder in folders):
                 listing = Listing()
                 for folder in folders:
                     _read_image_folder(folder, listing)
@@ -162,7 +170,14 @@ def _first_folder(root: Path, names: Iterable[str]) -> Path | None:
     return next((folder for name in names if (folder := find_folder(root, name)) is not None), None)
 
 
+def _has_folder(folder: Path, *names: str) -> bool:
+    return any((folder / name).is_dir() for name in names)
+
+
 def _read_image_folder(folder: Path, listing: Listing) -> None:
+    if not _has_folder(folder, "images"):
+        listing.problems.append(f"{folder / 'images'}: is missing")
+        return
     images = list(_pictures(folder / "images", (), listing).values())
     masks = list(_pictures(folder / "masks", (), listing).values()) if (folder / "masks").is_dir() else []
     if len(images) == 1 and len(images[0]) == 1 and masks:

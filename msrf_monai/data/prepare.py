@@ -135,13 +135,23 @@ def _list_source(info: DatasetInfo, source: Path) -> Listing:
 
 
 def _with_groups(info: DatasetInfo, source: Path, listing: Listing) -> Listing:
-    """Give each item its group: from the table that lies in the source, else by the rule of the data set."""
+    """Give each item its group: from the table that lies in the source, else by the rule of the data set.
+
+    The table may name pictures as their files are called, even where their identity had to be made distinct.
+    """
     table = read_groups(source)
     rule = info.group_of
     items = []
     for item in listing.items:
-        group = table.get(item.identity) or (rule(item.identity) if rule and not table else None)
+        named = table.get(item.identity) or table.get(item.image.stem)
+        group = named or (rule(item.identity) if rule and not table else None)
         items.append(replace(item, group=group))
+    if table and items and all(item.group is None for item in items):
+        examples = f"{next(iter(table))!r}, a picture {items[0].image.stem!r}"
+        raise DataError(
+            f"{source}: its table of groups names none of the {len(items)} pictures (it says {examples}); write the "
+            "names of the pictures into it, or take it away to split them one by one"
+        )
     alone = sum(item.group is None for item in items)
     if alone and (table or info.grouping):
         listing.notes.append(

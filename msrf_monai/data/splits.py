@@ -31,8 +31,8 @@ def random_split(groups: Mapping[str, str | None], *, seed: int) -> dict[str, st
     """Divide pictures 80/10/10 at random, whole groups at a time.
 
     The order is that of the SHA-256 digests of seed and name, so that it depends on neither the order of the files nor
-    on the version of a library. A group joins the test part, then the validation part, as long as that brings the part
-    nearer to a tenth of the pictures.
+    on the version of a library. A group joins the test part, then the validation part, when that brings the part
+    nearer to a tenth of the pictures; where every group is too large for that, the smallest one is the part.
 
     Args:
         groups: the group of each picture by name; a picture whose group is None stands alone.
@@ -201,11 +201,19 @@ def _rank(seed: int, group: str) -> str:
 
 
 def _take(order: Sequence[str], members: Mapping[str, list[str]], wanted: float) -> tuple[list[str], list[str]]:
-    """Return the first groups that together come nearest to the wanted number of pictures, and the others."""
-    taken, count = 0, 0
-    for group in order[:-1]:
+    """Return groups that together come near the wanted number of pictures, and the others, both in order.
+
+    Each group in turn is taken when it brings the number nearer. When none does, because all are large, the smallest is
+    taken; one group is always left.
+    """
+    taken: list[str] = []
+    count = 0
+    for group in order:
         larger = count + len(members[group])
-        if taken and abs(larger - wanted) >= abs(count - wanted):
-            break
-        taken, count = taken + 1, larger
-    return list(order[:taken]), list(order[taken:])
+        if len(taken) < len(order) - 1 and abs(larger - wanted) < abs(count - wanted):
+            taken.append(group)
+            count = larger
+    if not taken:
+        taken = [min(order, key=lambda group: len(members[group]))]
+    chosen = set(taken)
+    return taken, [group for group in order if group not in chosen]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -247,6 +248,30 @@ def test_a_table_of_groups_overrides_and_serves_generic_layouts(tmp_path: Path, 
     assert len(content["test"]) == 3
 
 
+def test_a_table_of_groups_may_name_pictures_as_their_files_are_called(
+    tmp_path: Path, save_image: Maker, save_mask: Maker
+) -> None:
+    for number, part in enumerate(("train", "valid", "test")):
+        for index in range(3):
+            save_image(tmp_path / "s" / part / "image" / f"{index}.png", seed=10 * number + index)
+            save_mask(tmp_path / "s" / part / "mask" / f"{index}.png")
+    (tmp_path / "s" / "groups.csv").write_text("image,patient\n0.png,p0\n1.png,p1\n2.png,p2\n", encoding="utf-8")
+
+    prepare_dataset("folders", tmp_path / "s", tmp_path / "out")
+
+    groups = {item["id"]: item["group"] for item in datalist(tmp_path / "out")["training"]}
+    assert groups == {"training_0": "p0", "training_1": "p1", "training_2": "p2"}
+
+
+def test_a_table_of_groups_that_names_no_picture_is_refused(tmp_path: Path, paired_source: Maker) -> None:
+    source = paired_source(4)
+    (source / "groups.csv").write_text("image,patient\nframe_1,p0\nframe_2,p1\n", encoding="utf-8")
+
+    with pytest.raises(DataError, match=r"names none of the 4 pictures \(it says 'frame_1', a picture 'case00'\)"):
+        prepare_dataset("paired", source, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("parts", "image", "mask"),
     [(("train", "valid", "test"), "image", "mask"), (("training", "val", "test"), "images", "labels")],
@@ -410,8 +435,26 @@ def test_science_bowl_folders_without_picture_or_masks_are_listed(
     with pytest.raises(DataError) as caught:
         prepare_dataset("dsb2018", tmp_path / "s", tmp_path / "out")
 
-    assert "images: holds 0 pictures; expected one" in str(caught.value)
+    assert "aa/images: holds 0 pictures; expected one" in str(caught.value)
     assert "bb.png: has no mask" in str(caught.value)
+
+
+@pytest.mark.parametrize(("parent", "missing"), [("stage1_train", ["bb", "empty"]), (".", ["bb"])])
+def test_science_bowl_folders_without_images_are_listed(
+    tmp_path: Path, save_image: Maker, save_mask: Maker, parent: str, missing: list[str]
+) -> None:
+    root = tmp_path / "s" / parent
+    save_image(root / "aa/images/aa.png")
+    save_mask(root / "aa/masks/m.png")
+    save_mask(root / "bb/masks/m.png")
+    (root / "empty").mkdir()
+    (root / "__MACOSX").mkdir()
+
+    with pytest.raises(DataError) as caught:
+        prepare_dataset("dsb2018", tmp_path / "s", tmp_path / "out")
+
+    lines = str(caught.value).splitlines()[1:]
+    assert lines == [f"  - {root / name / 'images'}: is missing" for name in missing]
 
 
 def test_a_subset_is_a_note_and_with_strict_an_error(tmp_path: Path, paired_source: Maker) -> None:
@@ -461,6 +504,48 @@ def test_a_folder_in_use_is_kept_unless_it_is_ours_and_overwriting_is_asked_for(
     with pytest.raises(DataError, match="is a file; expected a folder"):
         prepare_dataset("paired", source, out / "thesis.txt")
     assert (out / "thesis.txt").read_text(encoding="utf-8") == "years of work"
+
+
+def test_overwriting_spares_a_folder_that_holds_more_than_a_data_set_of_ours(
+    tmp_path: Path, paired_source: Maker
+) -> None:
+    source, out = paired_source(4), tmp_path / "out"
+    prepare_dataset("paired", source, out)
+    (out / "eval").mkdir()
+    (out / "eval" / "model.pt").write_text("a week of training", encoding="utf-8")
+    (out / ".notes").touch()
+
+    with pytest.raises(DataError, match=r"out: holds more than a data set of ours: \.notes, eval; move that away"):
+        prepare_dataset("paired", source, out, overwrite=True)
+
+    assert (out / "eval" / "model.pt").read_text(encoding="utf-8") == "a week of training"
+    assert verify_dataset(out) == 8
+
+
+@pytest.mark.parametrize("content", ['{"training": []}', "{", "[]", '{"sha256": "none"}'])
+def test_overwriting_spares_a_dataset_json_of_another_program(
+    tmp_path: Path, paired_source: Maker, content: str
+) -> None:
+    source, out = paired_source(4), tmp_path / "out"
+    out.mkdir()
+    (out / "dataset.json").write_text(content, encoding="utf-8")
+
+    with pytest.raises(DataError, match=r"dataset\.json: has no sha256 sums, so that it is not ours"):
+        prepare_dataset("paired", source, out, overwrite=True)
+
+    assert (out / "dataset.json").read_text(encoding="utf-8") == content
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o027, 0o002])
+def test_the_folder_has_the_permissions_that_the_umask_allows(tmp_path: Path, paired_source: Maker, mask: int) -> None:
+    source = paired_source(3)
+    before = os.umask(mask)
+    try:
+        prepare_dataset("paired", source, tmp_path / "out")
+    finally:
+        os.umask(before)
+
+    assert (tmp_path / "out").stat().st_mode & 0o777 == 0o777 & ~mask
 
 
 def test_overwriting_keeps_the_old_data_set_until_the_new_one_is_right(tmp_path: Path, paired_source: Maker) -> None:

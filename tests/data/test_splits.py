@@ -58,6 +58,28 @@ def test_a_random_split_keeps_sequences_whole_and_near_the_shares() -> None:
         assert abs(counts["validation"] - 61) <= 13
 
 
+def test_one_large_group_does_not_become_the_test_part() -> None:
+    sizes = {"large": 60, **{f"small{index}": 2 for index in range(20)}}
+    groups = {f"{group}_{item}": group for group, size in sizes.items() for item in range(size)}
+
+    for seed in range(30):
+        parts = random_split(groups, seed=seed)
+        assert {part: count for part, count in Counter(parts.values()).items() if part != "training"} == {
+            "test": 10,
+            "validation": 10,
+        }
+        assert parts["large_0"] == "training"
+
+
+def test_where_every_group_is_large_the_smallest_is_held_out() -> None:
+    groups = {f"{group}_{item}": group for group, size in (("a", 40), ("b", 30), ("c", 35)) for item in range(size)}
+
+    for seed in range(10):
+        parts = random_split(groups, seed=seed)
+        assert (parts["b_0"], parts["c_0"], parts["a_0"]) == ("test", "validation", "training")
+        assert {name[0] for name in hold_out(groups, seed=seed)} == {"b"}
+
+
 def test_the_split_depends_on_the_seed_and_not_on_the_order() -> None:
     names = {f"n{index}": None for index in range(50)}
     turned = dict(reversed(names.items()))
