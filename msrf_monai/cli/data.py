@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -17,6 +18,11 @@ __all__ = ["app"]
 app = typer.Typer(help="List, prepare, draw and verify data sets.", no_args_is_help=True, add_completion=False)
 
 _BAR_DELAY_S = 2.0
+_BUNDLE = "bundles/msrf_net_polyp_segmentation"
+_OVERLAYS = {"kvasir_seg": "kvasir_seg", "cvc_clinicdb": "cvc_clinicdb", "dsb2018": "dsb2018"} | dict.fromkeys(
+    ("isic2018", "isic2017"), "isic2018"
+)
+"""The overlay in the bundle's configs/datasets for each data set that has one."""
 
 
 class _Images(StrEnum):
@@ -88,7 +94,7 @@ def prepare(
         typer.echo(f"note: {note}")
     folds_made = f", {done.folds} folds" if done.folds else ""
     typer.echo(f"{done.name}, {done.split} split: {_counts(tuple(done.counts.values()))}{folds_made} in {done.folder}")
-    _say_next(done.folder)
+    _say_next(done.folder, overlay=_OVERLAYS.get(done.name))
 
 
 @app.command()
@@ -145,10 +151,13 @@ def _counts(counts: tuple[int, ...]) -> str:
     return "{} training, {} validation, {} test pictures".format(*counts)
 
 
-def _say_next(folder: Path) -> None:
+def _say_next(folder: Path, overlay: str | None = None) -> None:
+    """Show the command that trains on a data set, ready to be pasted into a shell."""
+    config = f"{_BUNDLE}/configs/train.json"
+    configs = f"\"['{config}','{_BUNDLE}/configs/datasets/{overlay}.json']\"" if overlay else config
     typer.echo(
-        "next: python -m monai.bundle run training --config_file "
-        f"bundles/msrf_net_polyp_segmentation/configs/train.json --dataset_dir {folder}"
+        f"next: python -m monai.bundle run training --config_file {configs} --bundle_root {_BUNDLE} "
+        f"--dataset_dir {shlex.quote(str(folder))}"
     )
 
 

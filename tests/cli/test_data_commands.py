@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from msrf_monai.cli import data as data_commands
 from msrf_monai.cli.data import app
 from msrf_monai.data import CATALOGUE, load_datalist
 from msrf_monai.errors import DataError
@@ -59,6 +62,36 @@ def test_prepare_says_where_the_data_set_is_and_what_comes_next(invoke: Runner, 
     assert "next: python -m monai.bundle run training" in shown
     assert shown.rstrip().endswith(f"--dataset_dir {out}")
     assert len(load_datalist(out, "training")) == 8
+
+
+def command(shown: str) -> list[str]:
+    line = next(line for line in shown.splitlines() if line.startswith("next: "))
+    return shlex.split(line.removeprefix("next: "))
+
+
+@pytest.mark.parametrize("name", ["kvasir_seg", "isic2017", "paired"])
+def test_the_next_command_survives_a_shell_and_names_files_that_exist(
+    invoke: Runner, source: Path, tmp_path: Path, repository: Path, name: str
+) -> None:
+    out = tmp_path / "my data; it's (new)"
+
+    words = command(invoke("prepare", name, "--source", source, "--out", out))
+
+    options = dict(zip(words[5::2], words[6::2], strict=True))
+    assert words[:5] == ["python", "-m", "monai.bundle", "run", "training"]
+    assert options["--dataset_dir"] == str(out)
+    assert (repository / options["--bundle_root"]).is_dir()
+    configs = re.findall(r"[\w/]+\.json", options["--config_file"])
+    overlay = {"kvasir_seg": ["kvasir_seg.json"], "isic2017": ["isic2018.json"], "paired": []}[name]
+    assert [Path(config).name for config in configs] == ["train.json", *overlay]
+    assert all((repository / config).is_file() for config in configs)
+
+
+def test_every_overlay_of_the_bundle_is_named_for_its_data_set(repository: Path) -> None:
+    folder = repository / data_commands._BUNDLE / "configs" / "datasets"
+
+    assert set(data_commands._OVERLAYS.values()) == {path.stem for path in folder.glob("*.json")}
+    assert data_commands._OVERLAYS.keys() <= CATALOGUE.keys()
 
 
 def test_prepare_passes_strict_and_overwrite_on(invoke: Runner, source: Path, tmp_path: Path) -> None:
