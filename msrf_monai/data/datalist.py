@@ -35,7 +35,8 @@ def load_datalist(
         A dictionary with absolute paths under "image" and "label" for each picture, ordered by name.
 
     Raises:
-        DataError: when the folder, dataset.json or a file that it lists is missing, or the part is empty.
+        DataError: when the folder, dataset.json or a file that it lists is missing, an item of the part has no image
+            or label, or the part is empty.
         InputError: when ``split``, ``fold`` or ``limit`` is out of range.
     """
     folder = Path(dataset_dir)
@@ -44,31 +45,36 @@ def load_datalist(
     if limit is not None and limit < 1:
         raise InputError(f"limit is {limit}; expected 1 or more, or none")
     content = _read_datalist(folder)
-    items = _part(content, split) if fold is None or split == "test" else _fold(content, split, fold)
+    path = folder / DATALIST_NAME
+    items = _part(path, content, split) if fold is None or split == "test" else _fold(path, content, split, fold)
     if not items:
-        raise DataError(f"{folder / DATALIST_NAME}: the {split} part is empty; prepare the data set with another split")
+        raise DataError(f"{path}: the {split} part is empty; prepare the data set with another split")
     root = folder.resolve()
-    chosen = [{key: str(root / item[key]) for key in _PATH_KEYS if key in item} for item in items[:limit]]
-    missing = [path for item in chosen for path in item.values() if not Path(path).is_file()]
+    chosen = [{key: str(root / item[key]) for key in _PATH_KEYS} for item in items[:limit]]
+    missing = [file for item in chosen for file in item.values() if not Path(file).is_file()]
     if missing:
         more = f" and {len(missing) - 1} more files" if len(missing) > 1 else ""
         raise DataError(f"{missing[0]}{more}: listed in {DATALIST_NAME}, missing on disk; prepare the data set again")
     return chosen
 
 
-def list_images(folder: str | os.PathLike[str], *, recursive: bool = True) -> list[dict[str, str]]:
+def list_images(
+    folder: str | os.PathLike[str], *, recursive: bool = True, exclude: str | os.PathLike[str] | None = None
+) -> list[dict[str, str]]:
     """Return the pictures of a folder for inference.
 
     Args:
         folder: a folder, or a single picture.
         recursive: look into the folders inside as well.
+        exclude: a folder inside whose pictures are left out, such as that of the results of an earlier run; one that
+            is not inside changes nothing.
 
     Returns:
         A dictionary ``{"image": path}`` with an absolute path for each file whose suffix is that of PNG, JPEG, TIFF,
         BMP, PPM, DICOM or NIfTI, ordered by path; hidden files are left out.
 
     Raises:
-        DataError: when there is no such folder, or no picture in it.
+        DataError: when there is no such folder, no picture in it, or when it is the folder to leave out.
     """
     # not resolve(): results are named by where a picture lies below this folder, which may be a link
     root = Path(os.path.abspath(folder))  # noqa: PTH100
@@ -76,7 +82,9 @@ def list_images(folder: str | os.PathLike[str], *, recursive: bool = True) -> li
         return [{"image": str(root)}]
     if not root.is_dir():
         raise DataError(f"{root}: this folder of pictures does not exist")
-    files = sorted(path for path in (root.rglob("*") if recursive else root.iterdir()) if _is_input(path, root))
+    left_out = _inside(root, exclude)
+    found = root.rglob("*") if recursive else root.iterdir()
+    files = sorted(path for path in found if _is_input(path, root) and not (left_out and path.is_relative_to(left_out)))
     if not files:
         raise DataError(f"{root}: no picture in this folder; expected files that end in {', '.join(INPUT_SUFFIXES)}")
     return [{"image": str(path)} for path in files]
@@ -99,9 +107,10 @@ def verify_dataset(dataset_dir: str | os.PathLike[str]) -> int:
     digests = content.get("sha256")
     if not isinstance(digests, dict):
         raise DataError(f"{folder / DATALIST_NAME}: has no sha256 sums; prepare the data set again")
-    listed = {item[key] for part in PARTS for item in _part(content, part) for key in _PATH_KEYS if key in item}
-    problems = [f"{path}: has no sha256 sum" for path in listed - digests.keys()]
-    problems += [problem for path, digest in digests.items() if (problem := _file_problem(folder, path, digest))]
+    path = folder / DATALIST_NAME
+    listed = {item[key] for part in PARTS for item in _part(path, content, part) for key in _PATH_KEYS}
+    problems = [f"{file}: has no sha256 sum" for file in listed - digests.keys()]
+    problems += [problem for file, digest in digests.items() if (problem := _file_problem(folder, file, digest))]
     if problems:
         lines = "".join(f"\n  - {problem}" for problem in sorted(problems))
         raise DataError(f"{folder}: {len(problems)} of {len(digests)} files are not what was prepared:{lines}")
@@ -127,22 +136,43 @@ def _how_to(folder: Path) -> str:
     return f"msrf-monai data prepare NAME --source DOWNLOADED --out {folder}"
 
 
-def _part(content: dict[str, Any], split: str) -> list[dict[str, Any]]:
+def _part(path: Path, content: dict[str, Any], split: str) -> list[dict[str, Any]]:
     items = content.get(split, [])
-    if not isinstance(items, list) or not all(isinstance(item, dict) and "image" in item for item in items):
-        raise DataError(
-            f"{DATALIST_NAME}: {split!r} is not a list of objects with an image; prepare the data set again"
-        )
+    if not isinstance(items, list):
+        raise DataError(f"{path}: {split!r} is a {type(items).__name__}; expected a list; prepare the data set again")
+    for number, item in enumerate(items):
+        if not isinstance(item, dict) or not all(isinstance(item.get(key), str) for key in _PATH_KEYS):
+            raise DataError(
+                f"{path}: item {number} of {split!r} is {item!r:.120}; expected an object whose image and label are "
+                "paths; prepare the data set again"
+            )
+        if not isinstance(item.get("fold", 0), int):
+            raise DataError(
+                f"{path}: item {number} of {split!r} has the fold {item['fold']!r:.40}; expected a whole number; "
+                "prepare the data set again"
+            )
     return items
 
 
-def _fold(content: dict[str, Any], split: str, fold: int) -> list[dict[str, Any]]:
-    items = sorted(_part(content, "training") + _part(content, "validation"), key=lambda item: str(item["image"]))
+def _fold(path: Path, content: dict[str, Any], split: str, fold: int) -> list[dict[str, Any]]:
+    both = _part(path, content, "training") + _part(path, content, "validation")
+    items = sorted(both, key=lambda item: str(item["image"]))
     folds = sorted({item["fold"] for item in items if "fold" in item})
     if fold not in folds:
         known = f"from {folds[0]} to {folds[-1]}" if folds else "none: this data set was prepared without folds"
         raise InputError(f"fold is {fold}; expected {known}")
     return [item for item in items if (item.get("fold") == fold) == (split == "validation")]
+
+
+def _inside(root: Path, exclude: str | os.PathLike[str] | None) -> Path | None:
+    """Return the folder to leave out as a path below ``root``, or None when it does not lie there."""
+    real, other = root.resolve(), Path(exclude).resolve() if exclude is not None else None
+    if other == real:
+        raise DataError(
+            f"{root}: is the folder of the pictures and that of the results; choose another output folder, so that "
+            "results are not taken for pictures"
+        )
+    return root / other.relative_to(real) if other is not None and other.is_relative_to(real) else None
 
 
 def _is_input(path: Path, root: Path) -> bool:

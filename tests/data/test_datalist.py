@@ -85,7 +85,12 @@ def test_a_missing_folder_or_datalist_names_the_command_to_run(tmp_path: Path) -
     [
         ("{", "cannot be read as JSON"),
         ("[]", "holds a list"),
-        ('{"training": ["a.png"]}', "'training' is not a list of objects"),
+        ('{"training": {"image": "a.png"}}', r"dataset\.json: 'training' is a dict; expected a list"),
+        ('{"training": ["a.png"]}', r"dataset\.json: item 0 of 'training' is 'a\.png'; expected an object"),
+        ('{"training": [{"image": "a", "label": "b"}, {"image": "c"}]}', r"item 1 of 'training' is \{'image': 'c'\}"),
+        ('{"training": [{"image": "a", "label": 3}]}', "item 0 of 'training' is .*'label': 3"),
+        ('{"training": [{"image": ["a"], "label": "b"}]}', "item 0 of 'training' is .*'image': .'a'"),
+        ('{"training": [{"image": "a", "label": "b", "fold": "x"}]}', "item 0 of 'training' has the fold 'x'"),
         ('{"training": []}', "the training part is empty"),
     ],
 )
@@ -172,6 +177,42 @@ def test_one_picture_in_place_of_a_folder_is_named_after_itself(
 
         assert item == {"image": str(tmp_path / "in" / "a.png")}
         assert layout.filename(item["image"]) == str(tmp_path / "out" / "a_seg.png")
+
+
+@pytest.mark.parametrize("exclude", ["in/eval", "in/../in/eval", "link/eval"])
+def test_results_inside_the_folder_of_pictures_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exclude: str
+) -> None:
+    for name in ("a.png", "eval/a_seg.png", "eval/ward/b_seg.png", "evaluation/c.png"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).touch()
+    (tmp_path / "link").symlink_to(tmp_path / "in", target_is_directory=True)
+    monkeypatch.chdir(tmp_path)
+
+    for folder in ("in", "link"):
+        found = [item["image"] for item in list_images(folder, exclude=exclude)]
+        assert found == [str(tmp_path / folder / "a.png"), str(tmp_path / folder / "evaluation" / "c.png")]
+
+
+@pytest.mark.parametrize("exclude", ["..", "../out", "/", "gone"])
+def test_an_output_folder_elsewhere_leaves_no_picture_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exclude: str
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").touch()
+    monkeypatch.chdir(tmp_path / "in")
+
+    assert list_images(".", exclude=exclude) == [{"image": str(tmp_path / "in" / "a.png")}]
+
+
+def test_the_folder_of_pictures_cannot_be_that_of_the_results(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "in", target_is_directory=True)
+
+    for exclude in (tmp_path / "in", tmp_path / "link"):
+        with pytest.raises(DataError, match="is the folder of the pictures and that of the results; choose another"):
+            list_images(tmp_path / "in", exclude=exclude)
 
 
 def test_a_missing_or_empty_folder_of_pictures_is_refused(tmp_path: Path) -> None:
