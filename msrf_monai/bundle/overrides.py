@@ -103,6 +103,7 @@ def check_overrides(argv: Sequence[str]) -> dict[str, Any]:
     _read_meta(parser, files, line.arguments.get("meta_file"))
     allowed = _ALWAYS_ALLOWED | _tracking_keys(line.arguments.get("tracking")) | _open_references(config)
     unknown = []
+    _refuse_none(line.overrides)
     for key, value in line.overrides.items():
         name = ReferenceResolver.normalize_id(key.removeprefix(MERGE_KEY))
         if name not in allowed and name not in parser and not _is_new_argument(parser, name):
@@ -116,6 +117,16 @@ def check_overrides(argv: Sequence[str]) -> dict[str, Any]:
             "for example --train::trainer::max_epochs 3)"
         )
     return dict(parser.get())
+
+
+def _refuse_none(overrides: Mapping[str, Any]) -> None:
+    """Refuse a plain None, which MONAI leaves out without a word."""
+    dropped = [key for key, value in overrides.items() if value is None]
+    if dropped:
+        raise ConfigError(
+            f"--{dropped[0]} None would be ignored, since MONAI leaves out overrides that are None; "
+            f"write --{dropped[0]} '$None' to set it to nothing"
+        )
 
 
 def _split_flags(words: Sequence[str], names: Sequence[str]) -> tuple[dict[str, str], list[str]]:

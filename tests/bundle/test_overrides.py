@@ -186,3 +186,9 @@ def test_command_line_is_read_as_fire_reads_it(words: list[list[str]], positiona
     assert {k: v for k, v in seen.items() if v is not None} == {
         k: v for k, v in {**line.arguments, **line.overrides}.items() if v is not None
     }
+
+
+def test_plain_none_is_refused_since_monai_would_ignore_it(config: list[str]) -> None:
+    with pytest.raises(ConfigError, match=r"--dataset_dir None would be ignored.*'\$None'"):
+        check_overrides([*config, "--dataset_dir", "None"])
+    check_overrides([*config, "--dataset_dir", "$None"])
