@@ -41,7 +41,7 @@ def test_real_sets_are_prepared_with_their_own_split(
             image = Path(item["image"])
             truth = np.asarray(Image.open(source / "masks" / f"{image.stem}.png")) > 127
             label = np.asarray(Image.open(item["label"]))
-            assert image.parent == source / "images"
+            assert image.parent == (source / "images").resolve()
             assert label.shape[::-1] == Image.open(image).size
             np.testing.assert_array_equal(label, truth * 255)
 

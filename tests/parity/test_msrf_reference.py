@@ -75,14 +75,15 @@ def test_comparison_script_of_the_fixture_prints_ok(fixture_root: Path, tmp_path
 
 
 def test_training_step_equals_the_original(net: MSRFNet, fixture_root: Path) -> None:
-    # Tolerances of the specification: float32 noise of batch norm over small batches, in either framework.
+    # In float64, where every gradient norm agrees within 0.4 %. In float32 batch norm over small batches adds noise
+    # that depends on the order of sums: with two threads 0.4 %, with one thread up to 4.6 % was seen on one machine.
     data = np.load(fixture_root / "dbg_chain10.npz")
     after = np.load(fixture_root / "train_chain10.npz")
     expected = json.loads((fixture_root / "train_chain10.json").read_text())
-    target = torch.cat([nchw(data["mask"]), nchw(data["mask_edge"])], dim=1)
+    target = torch.cat([nchw(data["mask"]), nchw(data["mask_edge"])], dim=1).double()
     loss = MSRFLoss()
 
-    out = net.train()(network_input(data))
+    out = net.double().train()(network_input(data).double())
     terms = loss.terms(out, target)
     total = loss(out, target)
     total.backward()
@@ -98,7 +99,7 @@ def test_training_step_equals_the_original(net: MSRFNet, fixture_root: Path) -> 
         role, part = name.split("/")
         gradient = net.get_parameter(f"{paths[role]}.{kinds[part]}").grad
         assert gradient is not None
-        assert gradient.norm().item() == pytest.approx(norm, rel=0.03, abs=1e-4), name
+        assert gradient.norm().item() == pytest.approx(norm, rel=0.01, abs=1e-4), name
     for name in (n for n in after.files if n.startswith("bn_")):
         role, part = name.removeprefix("bn_").split("/")
         statistic = {"mean": "running_mean", "var": "running_var"}[part]
