@@ -35,7 +35,7 @@ class ConfigError(MsrfError, ValueError):
 
 
 class NonFiniteLossError(MsrfError, ArithmeticError):
-    """The training loss became NaN or infinite; the message names the files of the batch."""
+    """The loss or the weights became NaN or infinite; the message names the batch's files or the tensor."""
 
 
 class StorageError(MsrfError, OSError):
