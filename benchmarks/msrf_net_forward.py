@@ -1,10 +1,10 @@
 """Evaluation forward of MSRF-Net (chain10, 256x256, batch 1): how much each faster form gains, in one run.
 
 The baseline is the plain network, NCHW, eager, with glibc's default allocator. The faster forms: channels-last layout,
-folded norms, the allocator setting, and OpenVINO. Every form runs in a process of its own, since the allocator cannot
-be set back, and the forms take turns so that a change in the machine's load meets all of them. Printed: median and
-minimum wall time, process CPU time, the ratio to the baseline, GFLOP/s beside what the machine's best 3x3 convolution
-reaches, and the largest difference of the logits from the baseline's.
+folded norms with merged convolutions, the allocator setting, and OpenVINO. Every form runs in a process of its own,
+since the allocator cannot be set back, and the forms take turns so that a change in the machine's load meets all of
+them. Printed: median and minimum wall time, process CPU time, the ratio to the baseline, GFLOP/s beside what the
+machine's best 3x3 convolution reaches, and the largest difference of the logits from the baseline's.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from msrf_monai.networks import MSRFNet
 from msrf_monai.networks.inference import OpenVINONetwork, optimize_for_inference
 from msrf_monai.runtime import tune_allocator
 
-FORMS = ("plain NCHW", "channels last", "folded, channels last", "… and allocator", "OpenVINO")
+FORMS = ("plain NCHW", "channels last", "folded and merged", "… and allocator", "OpenVINO")
 
 
 def prepare(form: str, net: MSRFNet, x: torch.Tensor, threads: int) -> Callable[[torch.Tensor], torch.Tensor]:
     """Make one form of the network."""
     if form == "channels last":
         return net.to(memory_format=torch.channels_last)
-    if form == "folded, channels last":
+    if form == "folded and merged":
         return optimize_for_inference(net)
     if form == "… and allocator":
         tune_allocator()

@@ -11,7 +11,8 @@ from torch import nn
 
 from msrf_monai.errors import InputError, MissingExtraError
 from msrf_monai.networks import MSRFNet
-from msrf_monai.networks.inference import OpenVINONetwork, fold_batch_norms, optimize_for_inference
+from msrf_monai.networks.blocks import DualScaleDenseFusion
+from msrf_monai.networks.inference import OpenVINONetwork, fold_batch_norms, merge_convolutions, optimize_for_inference
 
 
 def lively_net(**options: Any) -> MSRFNet:
@@ -42,6 +43,32 @@ def test_sequential_pairs_are_folded_and_others_left() -> None:
     net = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2), nn.ReLU(), nn.BatchNorm2d(2))
     folded = fold_batch_norms(net)
     assert [type(m).__name__ for m in folded] == ["Conv2d", "Identity", "ReLU", "BatchNorm2d"]
+
+
+@pytest.mark.parametrize("exchange_layers", [(0, 1, 3, 4), (1, 2, 3, 4), (0, 0, 0, 0)])
+@pytest.mark.parametrize("low_first_conv", [False, True])
+def test_merged_fusion_equals_the_block(exchange_layers: tuple[int, ...], low_first_conv: bool) -> None:
+    torch.manual_seed(0)
+    block = DualScaleDenseFusion(6, 10, 4, low_first_conv=low_first_conv, exchange_layers=exchange_layers).double()
+    merged = merge_convolutions(block)
+    x, y = torch.rand(2, 6, 12, 20).double() - 0.5, torch.rand(2, 10, 6, 10).double() - 0.5
+    torch.testing.assert_close(merged(x, y), block(x, y), rtol=0, atol=1e-12)
+    scripted = torch.jit.script(merged)
+    torch.testing.assert_close(scripted(x, y), block(x, y), rtol=0, atol=1e-12)
+    count = sum(isinstance(m, nn.Conv2d) for m in block.modules())
+    assert sum(isinstance(m, nn.Conv2d) for m in merged.modules()) == count + (6 if low_first_conv else 7)
+
+
+def test_merged_network_has_its_own_weights() -> None:
+    net = lively_net(wiring="head7")
+    x = torch.rand(1, 4, 24, 16)
+    merged = merge_convolutions(net)
+    with torch.inference_mode():
+        expected = net(x)
+        torch.testing.assert_close(merged(x), expected, rtol=1e-4, atol=1e-5)
+        for parameter in merged.parameters():
+            parameter.zero_()
+        torch.testing.assert_close(net(x), expected, rtol=0, atol=0)
 
 
 def test_openvino_gives_the_same_at_other_sizes() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -27,6 +28,8 @@ class _ExchangeStep(nn.Module):
         self.down = DownConv(high[source], growth)
         self.high_conv = nn.Conv2d(sum(high) + growth, high_out, 3, padding=1)
         self.low_conv = nn.Conv2d(sum(low) + growth, low_out, 3, padding=1)
+        self.high_widths = [*high, growth]  # channels of what high_conv reads, in the order in which it is joined
+        self.low_widths = [*low, growth]
 
     def forward(self, xs: list[torch.Tensor], ys: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         from_low = self.act(self.up(ys[self.source]))
@@ -117,3 +120,113 @@ class DualScaleDenseFusion(nn.Module):
             xs.append(next_x)
             ys.append(next_y)
         return x + self.residual_scale * xs[-1], y + self.residual_scale * ys[-1]
+
+    @torch.jit.unused
+    def inference_form(self) -> nn.Module:
+        """Return a module for evaluation only that computes the same sums in fewer, wider convolutions.
+
+        It shares no weights with this block, and its results differ from this block's by rounding only.
+        """
+        return _MergedDenseFusion(self)
+
+
+class _MergedStep(nn.Module):
+    """One of the steps 2 to 4 of both branches, where the newest layer is convolved once for all later steps.
+
+    ``pending`` holds, for each branch, what older layers add to this step (its first ``growth`` channels) and to the
+    steps after it.
+    """
+
+    def __init__(self, layer: int, steps: list[_ExchangeStep], growth: int) -> None:
+        super().__init__()
+        step = steps[0]
+        self.source = step.source
+        self.growth = growth
+        self.act = step.act
+        self.up = copy.deepcopy(step.up)
+        self.down = copy.deepcopy(step.down)
+        high, low = _high_parts(steps), _low_parts(steps)
+        self.high_layer = _stacked_convolution(high, layer)
+        self.low_layer = _stacked_convolution(low, layer)
+        self.high_exchange = _stacked_convolution(high[:1], -1)
+        self.low_exchange = _stacked_convolution(low[:1], -1)
+
+    def forward(
+        self, xs: list[torch.Tensor], ys: list[torch.Tensor], pending_x: torch.Tensor, pending_y: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        g = self.growth
+        from_low = self.act(self.up(ys[self.source]))
+        from_high = self.act(self.down(xs[self.source]))
+        pending_x = pending_x + self.high_layer(xs[-1])
+        pending_y = pending_y + self.low_layer(ys[-1])
+        x = self.act(pending_x[:, :g] + self.high_exchange(from_low))
+        y = self.act(pending_y[:, :g] + self.low_exchange(from_high))
+        return x, y, pending_x[:, g:], pending_y[:, g:]
+
+
+class _MergedDenseFusion(nn.Module):
+    """The sums of ``DualScaleDenseFusion`` in fewer, wider convolutions.
+
+    The convolution of joined layers is the sum of each layer's convolution. So the narrow convolutions of steps 1 to 4
+    (``growth`` outputs each) are taken apart by the layer that they read, and the parts that read the same layer are
+    stacked into one: a CPU needs about half the time for one convolution with 64 outputs than for four with 16, and
+    fewer layers need joining. The last step is wide already and stays.
+    """
+
+    def __init__(self, block: DualScaleDenseFusion) -> None:
+        super().__init__()
+        *narrow, last = (step for step in block.steps if isinstance(step, _ExchangeStep))
+        growth = block.high_first.out_channels
+        high_first: list[_Part] = [(block.high_first, [block.high_first.in_channels])]
+        low_first: list[_Part] = []
+        if isinstance(block.low_first, nn.Conv2d):
+            low_first.append((block.low_first, [block.low_first.in_channels]))
+        self.residual_scale = block.residual_scale
+        self.act = block.act
+        self.growth = growth
+        self.low_first_conv = bool(low_first)
+        self.high_input = _stacked_convolution(high_first + _high_parts(narrow), 0, bias=True)
+        self.low_input = _stacked_convolution(low_first + _low_parts(narrow), 0, bias=True)
+        self.steps = nn.ModuleList(
+            _MergedStep(layer, narrow[layer - 1 :], growth) for layer in range(1, len(narrow) + 1)
+        )
+        self.last = copy.deepcopy(last)
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        g = self.growth
+        pending_x, pending_y = self.high_input(x), self.low_input(y)
+        xs, ys = [x, self.act(pending_x[:, :g])], [y]
+        pending_x = pending_x[:, g:]
+        if self.low_first_conv:
+            ys.append(self.act(pending_y[:, :g]))
+            pending_y = pending_y[:, g:]
+        else:
+            ys.append(self.act(y))
+        for step in self.steps:
+            next_x, next_y, pending_x, pending_y = step(xs, ys, pending_x, pending_y)
+            xs.append(next_x)
+            ys.append(next_y)
+        last_x, last_y = self.last(xs, ys)
+        return x + self.residual_scale * last_x, y + self.residual_scale * last_y
+
+
+_Part = tuple[nn.Conv2d, list[int]]  # a convolution of joined layers, and the channels of each of these layers
+
+
+def _high_parts(steps: list[_ExchangeStep]) -> list[_Part]:
+    return [(step.high_conv, step.high_widths) for step in steps]
+
+
+def _low_parts(steps: list[_ExchangeStep]) -> list[_Part]:
+    return [(step.low_conv, step.low_widths) for step in steps]
+
+
+def _stacked_convolution(parts: list[_Part], layer: int, *, bias: bool = False) -> nn.Conv2d:
+    """Return one convolution of a single layer that gives its share of each part's outputs, one after the other."""
+    weight = torch.cat([torch.split(conv.weight.detach(), widths, dim=1)[layer] for conv, widths in parts])
+    stacked = nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1, bias=bias).to(weight)
+    stacked.weight.data.copy_(weight)
+    if stacked.bias is not None:
+        biases = [conv.bias.detach() for conv, _ in parts if conv.bias is not None]
+        stacked.bias.data.copy_(torch.cat(biases))
+    return stacked.eval()
