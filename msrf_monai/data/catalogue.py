@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from msrf_monai.data.layouts import FolderPair, Layout, PairedFolders, PerImageFolders
+from msrf_monai.data.layouts import FolderPair, Layout, PairedFolders, PerImageFolders, SideBySide
 from msrf_monai.errors import InputError
 
-__all__ = ["CATALOGUE", "DatasetInfo", "clinicdb_sequence", "get_dataset_info"]
+__all__ = ["CATALOGUE", "DatasetInfo", "busi_class", "clinicdb_sequence", "get_dataset_info"]
 
 CLINICDB_SEQUENCE_ENDS = (
     *(25, 50, 67, 78, 103, 126, 151, 177, 199, 205, 227, 252, 277, 297, 317),
@@ -28,7 +29,8 @@ class DatasetInfo:
         modality: MONAI's name of the channels, "RGB" for colour pictures.
         subject: what the pictures show and how they were taken.
         labels: names of the classes, background first.
-        counts: official number of pictures of each part ("training", …), or of "all"; empty when any number is right.
+        counts: official number of pictures of each part ("training", …), of each class, or of "all"; empty when any
+            number is right.
         count_note: which smaller collections are in use.
         sizes: picture sizes in words.
         licence: terms of use in words; what they allow is the user's to check.
@@ -37,6 +39,8 @@ class DatasetInfo:
         splits: splits that ``prepare`` can make without a splits.json: "official", "random".
         grouping: what ties pictures together, in words, or an empty string when nothing known does.
         group_of: function from the name of a picture to its group or None.
+        stratum_of: function from the name of a picture to its class or None; parts and folds are balanced by it.
+        left_out: classes that ``prepare`` leaves out unless asked.
         layouts: the ways the data set may lie on disk; the first that fits is read.
     """
 
@@ -55,6 +59,8 @@ class DatasetInfo:
     splits: tuple[str, ...] = ("random",)
     grouping: str = ""
     group_of: Callable[[str], str | None] | None = None
+    stratum_of: Callable[[str], str | None] | None = None
+    left_out: tuple[str, ...] = ()
 
 
 def clinicdb_sequence(identity: str) -> str | None:
@@ -73,6 +79,23 @@ def clinicdb_sequence(identity: str) -> str | None:
     if not identity.isascii() or not identity.isdigit() or not 1 <= int(identity) <= CLINICDB_SEQUENCE_ENDS[-1]:
         return None
     return f"sequence_{bisect_left(CLINICDB_SEQUENCE_ENDS, int(identity)) + 1:02d}"
+
+
+def busi_class(identity: str) -> str | None:
+    """Return the class of a BUSI picture.
+
+    Args:
+        identity: name of the picture, such as "benign (7)" or "malignant_12".
+
+    Returns:
+        "benign", "malignant" or "normal", or None when the name begins with none of them.
+
+    Example:
+        >>> busi_class("benign (7)")
+        'benign'
+    """
+    found = re.match(r"(benign|malignant|normal)(?![a-z])", identity.lower())
+    return found[1] if found else None
 
 
 def get_dataset_info(name: str) -> DatasetInfo:
@@ -209,6 +232,22 @@ _ENTRIES = (
             ),
             _FLAT,
         ),
+    ),
+    DatasetInfo(
+        name="busi",
+        title="BUSI (Dataset of breast ultrasound images)",
+        modality="RGB",
+        subject="breast lesions in ultrasound",
+        labels=("background", "lesion"),
+        counts={"benign": 437, "malignant": 210, "normal": 133},
+        sizes="190 x 310 to 1048 x 719 pixels",
+        licence="CC0 1.0 as listed with the common copy, the article is CC BY 4.0; the owners' page names no licence",
+        citation="W. Al-Dhabyani et al., Dataset of breast ultrasound images, Data in Brief 28, 2020, "
+        "doi:10.1016/j.dib.2019.104863",
+        url="https://scholar.cu.edu.eg/?q=afahmy/pages/dataset",
+        stratum_of=busi_class,
+        left_out=("normal",),
+        layouts=(SideBySide(("benign", "malignant", "normal"), (".", "Dataset_BUSI_with_GT")), _FLAT),
     ),
     DatasetInfo(
         name="folders",

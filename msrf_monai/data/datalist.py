@@ -32,7 +32,8 @@ def load_datalist(
         limit: return at most so many, the first ones.
 
     Returns:
-        A dictionary with absolute paths under "image" and "label" for each picture, ordered by name.
+        A dictionary with absolute paths under "image" and "label" for each picture, ordered by name, and the
+        class of the picture under "stratum" where the data set notes one for every picture.
 
     Raises:
         DataError: when the folder, dataset.json or a file that it lists is missing, an item of the part has no image
@@ -50,11 +51,14 @@ def load_datalist(
     if not items:
         raise DataError(f"{path}: the {split} part is empty; prepare the data set with another split")
     root = folder.resolve()
-    chosen = [{key: str(root / item[key]) for key in _PATH_KEYS} for item in items[:limit]]
+    items = items[:limit]
+    chosen = [{key: str(root / item[key]) for key in _PATH_KEYS} for item in items]
     missing = [file for item in chosen for file in item.values() if not Path(file).is_file()]
     if missing:
         more = f" and {len(missing) - 1} more files" if len(missing) > 1 else ""
         raise DataError(f"{missing[0]}{more}: listed in {DATALIST_NAME}, missing on disk; prepare the data set again")
+    if all(isinstance(item.get("stratum"), str) for item in items):  # all or none, since a batch needs equal keys
+        chosen = [paths | {"stratum": item["stratum"]} for paths, item in zip(chosen, items, strict=True)]
     return chosen
 
 

@@ -32,6 +32,7 @@ class Entry:
         part: "training", "validation" or "test".
         fold: number of its fold, None for test pictures and where there are no folds.
         group: patient, sequence, … or None.
+        stratum: class by which parts and folds are balanced, or None.
     """
 
     identity: str
@@ -40,6 +41,7 @@ class Entry:
     part: str
     fold: int | None = None
     group: str | None = None
+    stratum: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the entry as it stands in the datalist."""
@@ -48,6 +50,8 @@ class Entry:
             item["fold"] = self.fold
         if self.group is not None:
             item["group"] = self.group
+        if self.stratum is not None:
+            item["stratum"] = self.stratum
         return item
 
 

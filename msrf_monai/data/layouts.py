@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -11,8 +12,18 @@ from typing import Protocol
 
 from msrf_monai.data.pictures import PICTURE_SUFFIXES
 
-__all__ = ["FolderPair", "Layout", "Listing", "PairedFolders", "PerImageFolders", "SourceItem", "find_folder"]
+__all__ = [
+    "FolderPair",
+    "Layout",
+    "Listing",
+    "PairedFolders",
+    "PerImageFolders",
+    "SideBySide",
+    "SourceItem",
+    "find_folder",
+]
 
+_NUMBERED_MASK = re.compile(r"_mask(_\d+)?$", re.IGNORECASE)
 MASK_ENDINGS = ("_segmentation", "_annotation", "_mask", "_label", "_seg", "_gt")
 SIDE_FILE_SUFFIXES = frozenset(
     {".csv", ".db", ".htm", ".html", ".ini", ".json", ".md", ".pdf", ".txt", ".xlsx", ".xml"}
@@ -29,6 +40,7 @@ class SourceItem:
         masks: its mask, or the masks of its objects, whose union is the mask.
         part: "training", "validation" or "test" where the layout says so, else None.
         group: patient, sequence, … that must not be torn apart, or None.
+        stratum: class that parts and folds should hold in equal shares, such as "benign", or None.
     """
 
     identity: str
@@ -36,6 +48,7 @@ class SourceItem:
     masks: tuple[Path, ...]
     part: str | None = None
     group: str | None = None
+    stratum: str | None = None
 
 
 @dataclass
@@ -152,6 +165,38 @@ class PerImageFolders:
         return None
 
 
+@dataclass(frozen=True)
+class SideBySide:
+    """One folder for each class, pictures and masks in it together: ``benign/1.png``, ``benign/1_mask.png``.
+
+    A picture may have several masks, ``1_mask.png``, ``1_mask_1.png``, …, which are united.
+
+    Attributes:
+        folders: names of the classes' folders, each the stratum of its pictures; any of them may be absent.
+        parents: possible folders that hold them; "." is the source itself.
+    """
+
+    folders: tuple[str, ...]
+    parents: tuple[str, ...] = (".",)
+
+    @property
+    def expected(self) -> str:
+        """The folders that this layout looks for, in words."""
+        return f"{', '.join(f'{name}/' for name in self.folders)} with NAME.png and NAME_mask.png"
+
+    def read(self, source: Path) -> Listing | None:
+        """Return the pictures of all classes, or None when none of the folders is there."""
+        for parent in self.parents:
+            root = find_folder(source, parent)
+            found = [(name, folder) for name in self.folders if root and (folder := find_folder(root, name))]
+            if found:
+                listing = Listing()
+                for name, folder in found:
+                    _read_class_folder(folder, name, listing)
+                return listing
+        return None
+
+
 def find_folder(root: Path, relative: str) -> Path | None:
     """Return the folder ``root / relative``, whatever the case of its letters, or None when there is none."""
     folder = root
@@ -188,6 +233,31 @@ def _read_image_folder(folder: Path, listing: Listing) -> None:
         listing.problems.append(f"{images[0][0]}: has no mask in {folder / 'masks'}")
 
 
+def _read_class_folder(folder: Path, stratum: str, listing: Listing) -> None:
+    files = _pictures(folder, (), listing)
+    pictures = {stem: same for stem, same in files.items() if not _NUMBERED_MASK.search(stem)}
+    masks: dict[str, list[Path]] = defaultdict(list)
+    for stem, same in files.items():
+        if stem not in pictures:
+            masks[_NUMBERED_MASK.sub("", stem)].extend(same)
+    if not pictures:
+        listing.problems.append(f"{folder}: no picture in this folder")
+    for stem, same in pictures.items():
+        found = masks.pop(stem, [])
+        if len(same) > 1:
+            listing.problems.append(_same_stem(same))
+        elif not found:
+            listing.problems.append(f"{same[0]}: has no mask; expected {folder / stem}_mask.png")
+        else:
+            listing.items.append(SourceItem(stem, same[0], tuple(found), stratum=stratum))
+    listing.problems.extend(f"{file}: this mask has no picture" for same in masks.values() for file in same)
+
+
+def _same_stem(files: list[Path]) -> str:
+    names = ", ".join(file.name for file in files)
+    return f"{files[0]}: {len(files)} pictures have this stem ({names}); stems must be unique"
+
+
 def _match(images: Path, masks: Path, pair: FolderPair, listing: Listing) -> None:
     pictures = _pictures(images, pair.ignore, listing)
     labels: dict[str, list[Path]] = defaultdict(list)
@@ -198,8 +268,7 @@ def _match(images: Path, masks: Path, pair: FolderPair, listing: Listing) -> Non
     for stem, files in pictures.items():
         found = labels.pop(stem, [])
         if len(files) > 1:
-            names = ", ".join(file.name for file in files)
-            listing.problems.append(f"{files[0]}: {len(files)} pictures have this stem ({names}); stems must be unique")
+            listing.problems.append(_same_stem(files))
         elif not found:
             listing.problems.append(f"{files[0]}: has no mask; expected {masks / stem}.png or with one of its endings")
         elif len(found) > 1:

@@ -54,6 +54,7 @@ def prepare_dataset(
     images: ImageMode = "copy",
     strict: bool = False,
     overwrite: bool = False,
+    include: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> PreparedDataset:
     """Check a data set and write the folder that ``load_datalist`` and MONAI's decathlon functions read.
@@ -68,14 +69,15 @@ def prepare_dataset(
         source: folder of the downloaded data set. It may hold splits.json and groups.csv (see ``read_splits`` and
             ``read_groups``).
         out: folder to make.
-        split: "official", "random" (80/10/10, whole groups) or a name from splits.json. None: the official one where
-            the folders tell training from test or validation, else a random one. A split without validation gets a
-            tenth of its training pictures.
+        split: "official", "random" (80/10/10, whole groups, each class for itself) or a name from splits.json. None:
+            the official one where the folders tell training from test or validation, else a random one. A split
+            without validation gets a tenth of its training pictures.
         folds: number of folds over training and validation pictures, 0 for none.
         seed: number that chooses the random split and the folds.
         images: "copy" the pictures, "link" to them (symbolic links), or only "reference" their absolute paths.
         strict: treat another number of pictures than the official one as an error, not as a note.
         overwrite: replace ``out`` when it holds a prepared data set.
+        include: classes to take although the data set's entry leaves them out, such as "normal" of BUSI.
         progress: called with the number of pictures done and the number of all.
 
     Returns:
@@ -90,7 +92,8 @@ def prepare_dataset(
     source, out = Path(source).expanduser().resolve(), Path(out).expanduser().resolve()
     _check_arguments(source, out, images=images, folds=folds)
     listing = _with_groups(info, source, _list_source(info, source))
-    division = _divide(info, source, listing.items, split, seed)
+    listing, left_out = _with_strata(info, listing, include)
+    division = _divide(info, source, listing.items, split, seed, left_out)
     with new_dataset_folder(out, overwrite=overwrite) as folder:
         problems = [*listing.problems, *_name_problems(listing.items), *_split_problems(division, listing.items)]
         problems += _count_notes(info, listing.items) if strict else []
@@ -161,6 +164,31 @@ def _with_groups(info: DatasetInfo, source: Path, listing: Listing) -> Listing:
     return replace(listing, items=items)
 
 
+def _with_strata(info: DatasetInfo, listing: Listing, include: Sequence[str]) -> tuple[Listing, frozenset[str]]:
+    """Give each item its class where the data set has classes, and take away those that are left out.
+
+    Returns:
+        The listing, and the names that were taken away.
+    """
+    wrong = sorted(set(include) - set(info.left_out))
+    if wrong:
+        known = f"expected {' or '.join(info.left_out)}" if info.left_out else "it leaves no class out"
+        raise InputError(f"{info.name} leaves out no class {wrong[0]!r} that could be included; {known}")
+    if info.stratum_of is None:
+        return listing, frozenset()
+    items = [replace(item, stratum=item.stratum or info.stratum_of(item.identity)) for item in listing.items]
+    alone = sum(item.stratum is None for item in items)
+    if alone:
+        listing.notes.append(f"{alone} of {len(items)} pictures have no known class ({', '.join(info.counts)})")
+    unwanted = set(info.left_out) - set(include)
+    left_out = Counter(item.stratum for item in items if item.stratum in unwanted)
+    listing.notes += [
+        f"{count} {name} pictures were left out; include {name!r} to take them" for name, count in left_out.items()
+    ]
+    names = frozenset(item.identity for item in items if item.stratum in unwanted)
+    return replace(listing, items=[item for item in items if item.identity not in names]), names
+
+
 def _name_problems(items: Sequence[SourceItem]) -> list[str]:
     names: dict[str, list[SourceItem]] = defaultdict(list)
     for item in items:
@@ -193,8 +221,15 @@ class _Division:
     notes: list[str]
 
 
-def _divide(info: DatasetInfo, source: Path, items: Sequence[SourceItem], split: str | None, seed: int) -> _Division:
-    """Make the split that was asked for, or the standard one."""
+def _divide(
+    info: DatasetInfo,
+    source: Path,
+    items: Sequence[SourceItem],
+    split: str | None,
+    seed: int,
+    left_out: frozenset[str],
+) -> _Division:
+    """Make the split that was asked for, or the standard one; it may name pictures that are left out."""
     official = {item.identity: item.part for item in items if item.part is not None}
     offered = read_splits(source / "splits.json") if (source / "splits.json").is_file() else {}
     choices = [*(("official",) if official else ()), "random", *offered]
@@ -205,10 +240,12 @@ def _divide(info: DatasetInfo, source: Path, items: Sequence[SourceItem], split:
     if split is None and offered:
         notes.append(f"splits.json in the source offers {', '.join(offered)}; the {name} split was made")
     groups = {item.identity: item.group for item in items}
-    parts = random_split(groups, seed=seed) if name == "random" else dict(offered.get(name, official))
+    strata = {item.identity: item.stratum for item in items}
+    given = {identity: part for identity, part in offered.get(name, official).items() if identity not in left_out}
+    parts = random_split(groups, seed=seed, strata=strata) if name == "random" else given
     if "validation" not in parts.values() and name != "random":
         training = {identity: groups.get(identity) for identity, part in parts.items() if part == "training"}
-        taken = hold_out(training, seed=seed)
+        taken = hold_out(training, seed=seed, strata=strata)
         parts.update(dict.fromkeys(taken, "validation"))
         notes.append(
             f"the {name} split has no validation part: {len(taken)} training pictures were taken (seed {seed})"
@@ -246,17 +283,19 @@ def _folds(division: _Division, items: Sequence[SourceItem], folds: int, seed: i
         return {}
     if units < folds:
         division.notes.append(f"{units} folds instead of {folds}: there are only so many groups outside the test part")
-    return assign_folds(kept, folds=min(folds, units), seed=seed)
+    strata = {item.identity: item.stratum for item in items}
+    return assign_folds(kept, folds=min(folds, units), seed=seed, strata=strata)
 
 
 def _entry(item: CheckedItem, division: _Division, fold_of: Mapping[str, int]) -> Entry:
-    identity = item.item.identity
-    return Entry(identity, item.image, item.label, division.parts[identity], fold_of.get(identity), item.item.group)
+    found, identity = item.item, item.item.identity
+    part, fold = division.parts[identity], fold_of.get(identity)
+    return Entry(identity, item.image, item.label, part, fold, found.group, found.stratum)
 
 
 def _count_notes(info: DatasetInfo, items: Sequence[SourceItem]) -> list[str]:
-    """Compare the number of pictures with the official one, part by part where the folders tell the parts."""
-    parts = Counter(item.part for item in items)
+    """Compare the number of pictures with the official one, part by part or class by class where those are known."""
+    parts = Counter(item.part if info.stratum_of is None else item.stratum for item in items)
     if not info.counts:
         return []
     if None in parts:

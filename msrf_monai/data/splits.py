@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,9 @@ _NAME_COLUMNS = ("id", "image", "frame_id", "name")
 _GROUP_COLUMNS = ("group", "patient", "patient_id", "sequence", "sequence_id")
 
 
-def random_split(groups: Mapping[str, str | None], *, seed: int) -> dict[str, str]:
+def random_split(
+    groups: Mapping[str, str | None], *, seed: int, strata: Mapping[str, str | None] | None = None
+) -> dict[str, str]:
     """Divide pictures 80/10/10 at random, whole groups at a time.
 
     The order is that of the SHA-256 digests of seed and name, so that it depends on neither the order of the files nor
@@ -37,50 +39,61 @@ def random_split(groups: Mapping[str, str | None], *, seed: int) -> dict[str, st
     Args:
         groups: the group of each picture by name; a picture whose group is None stands alone.
         seed: number that chooses among the splits.
+        strata: the class of each picture by name; every class is divided for itself, so that all parts hold the same
+            shares. A group that has several classes counts as the most frequent one.
 
     Returns:
-        "training", "validation" or "test" for each name. With fewer than three groups the test part is empty, with
-        one group the validation part, too.
+        "training", "validation" or "test" for each name. With fewer than three groups (of a class) the test part is
+        empty, with one group the validation part, too.
     """
     members = _members(groups)
-    order = sorted(members, key=lambda group: _rank(seed, group))
-    count = len(groups)
-    test, order = _take(order, members, TEST_SHARE * count) if len(order) >= 3 else ([], order)
-    validation, order = _take(order, members, VALIDATION_SHARE * count) if len(order) >= 2 else ([], order)
-    parts = {
-        **dict.fromkeys(test, "test"),
-        **dict.fromkeys(validation, "validation"),
-        **dict.fromkeys(order, "training"),
-    }
+    parts: dict[str, str] = {}
+    for stratum in _strata(members, strata):
+        order = sorted(stratum, key=lambda group: _rank(seed, group))
+        count = sum(len(members[group]) for group in order)
+        test, order = _take(order, members, TEST_SHARE * count) if len(order) >= 3 else ([], order)
+        validation, order = _take(order, members, VALIDATION_SHARE * count) if len(order) >= 2 else ([], order)
+        parts |= dict.fromkeys(test, "test") | dict.fromkeys(validation, "validation")
+        parts |= dict.fromkeys(order, "training")
     return {name: parts[group] for group, names in members.items() for name in names}
 
 
-def hold_out(groups: Mapping[str, str | None], *, seed: int) -> set[str]:
+def hold_out(
+    groups: Mapping[str, str | None], *, seed: int, strata: Mapping[str, str | None] | None = None
+) -> set[str]:
     """Return the names of about a tenth of the pictures, whole groups, for a split that has no validation part.
 
     Args:
         groups: the group of each training picture by name, None for a picture that stands alone.
         seed: number that chooses among the possibilities.
+        strata: as in ``random_split``.
 
     Returns:
-        The names; empty when all pictures are of one group.
+        The names; of a class that is one group, none.
     """
     members = _members(groups)
-    if len(members) < 2:
-        return set()
-    chosen, _ = _take(sorted(members, key=lambda group: _rank(seed, group)), members, VALIDATION_SHARE * len(groups))
-    return {name for group in chosen for name in members[group]}
+    names: set[str] = set()
+    for stratum in _strata(members, strata):
+        order = sorted(stratum, key=lambda group: _rank(seed, group))
+        if len(order) >= 2:
+            chosen, _ = _take(order, members, VALIDATION_SHARE * sum(len(members[group]) for group in order))
+            names.update(name for group in chosen for name in members[group])
+    return names
 
 
-def assign_folds(groups: Mapping[str, str | None], *, folds: int, seed: int) -> dict[str, int]:
+def assign_folds(
+    groups: Mapping[str, str | None], *, folds: int, seed: int, strata: Mapping[str, str | None] | None = None
+) -> dict[str, int]:
     """Spread pictures over folds of nearly equal size, whole groups at a time.
 
-    The largest group goes first, each to the fold that is smallest so far.
+    The largest group goes first, each to the fold that is smallest so far. With classes, each goes to the fold that has
+    the fewest pictures of its class.
 
     Args:
         groups: the group of each picture by name, None for a picture that stands alone.
         folds: number of folds, at most the number of groups.
         seed: number that chooses among the possibilities.
+        strata: as in ``random_split``.
 
     Returns:
         The fold of each name, from 0 to ``folds - 1``.
@@ -93,10 +106,13 @@ def assign_folds(groups: Mapping[str, str | None], *, folds: int, seed: int) -> 
         raise InputError(f"{folds} folds were asked for; expected from 2 to {len(members)}, the number of groups")
     sizes = [0] * folds
     assigned: dict[str, int] = {}
-    for group in sorted(members, key=lambda group: (-len(members[group]), _rank(seed, group))):
-        fold = sizes.index(min(sizes))
-        sizes[fold] += len(members[group])
-        assigned.update(dict.fromkeys(members[group], fold))
+    for stratum in _strata(members, strata):
+        of_class = [0] * folds
+        for group in sorted(stratum, key=lambda group: (-len(members[group]), _rank(seed, group))):
+            fold = min(range(folds), key=lambda fold: (of_class[fold], sizes[fold]))
+            sizes[fold] += len(members[group])
+            of_class[fold] += len(members[group])
+            assigned.update(dict.fromkeys(members[group], fold))
     return assigned
 
 
@@ -194,6 +210,15 @@ def _members(groups: Mapping[str, str | None]) -> dict[str, list[str]]:
         group = groups[name]
         members[f"one:{name}" if group is None else f"group:{group}"].append(name)
     return dict(members)
+
+
+def _strata(members: Mapping[str, list[str]], strata: Mapping[str, str | None] | None) -> list[list[str]]:
+    """Return the groups of each class, the classes in the order of their names; without classes, all groups."""
+    of_class: dict[str, list[str]] = defaultdict(list)
+    for group, names in members.items():
+        counts = Counter((strata or {}).get(name) or "" for name in names)
+        of_class[min(counts, key=lambda stratum: (-counts[stratum], stratum))].append(group)
+    return [of_class[stratum] for stratum in sorted(of_class)]
 
 
 def _rank(seed: int, group: str) -> str:
