@@ -1,4 +1,4 @@
-"""Drawn pictures with exact masks: no download, no patient, the same from the same seed."""
+"""Drawn pictures with exact masks, and fractals of known exponents: no download, the same from the same seed."""
 
 from __future__ import annotations
 
@@ -9,5 +9,15 @@ from msrf_monai.data.synthetic.dataset import (
     synthesize_dataset,
     synthesize_image,
 )
+from msrf_monai.data.synthetic.fractals import CascadeTruth, fractional_brownian_surface, multiplicative_cascade
 
-__all__ = ["SyntheticCase", "SyntheticKind", "synthesize_case", "synthesize_dataset", "synthesize_image"]
+__all__ = [
+    "CascadeTruth",
+    "SyntheticCase",
+    "SyntheticKind",
+    "fractional_brownian_surface",
+    "multiplicative_cascade",
+    "synthesize_case",
+    "synthesize_dataset",
+    "synthesize_image",
+]
