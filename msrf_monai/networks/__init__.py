@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from msrf_monai.networks.nets import MSRFNet, MSRFNetOutput
+from msrf_monai.networks.nets import MSRFNet, MSRFNetOutput, RecalibratedUNet, SEUNet, SSRUNet
 
-__all__ = ["MSRFNet", "MSRFNetOutput"]
+__all__ = ["MSRFNet", "MSRFNetOutput", "RecalibratedUNet", "SEUNet", "SSRUNet"]

@@ -9,38 +9,42 @@ __all__ = ["crop_from_multiple", "pad_to_multiple"]
 
 
 def pad_to_multiple(x: torch.Tensor, multiple: int) -> torch.Tensor:
-    """Repeat the last row and column until height and width are multiples of ``multiple``.
+    """Repeat the last row, column (and slice) until every spatial size is a multiple of ``multiple``.
 
-    Nothing is added before the first row and column; ``crop_from_multiple`` undoes it. Both can be scripted, traced
+    Nothing is added before the first ones; ``crop_from_multiple`` undoes it. Both can be scripted, traced
     and exported with dynamic sizes.
 
     Args:
-        x: ``(B, C, H, W)``.
-        multiple: the number that the new height and width are multiples of.
+        x: ``(B, C, H, W)`` or ``(B, C, D, H, W)``.
+        multiple: the number that the new sizes are multiples of.
 
     Returns:
-        ``(B, C, H', W')`` with H <= H' < H + multiple, and the same for W.
+        ``(B, C, H', W')`` with H <= H' < H + multiple, and the same for the other axes.
     """
-    height, width = x.shape[-2], x.shape[-1]
-    return F.pad(x, [0, _missing(width, multiple), 0, _missing(height, multiple)], mode="replicate")
+    padding: list[int] = []
+    for axis in range(1, x.dim() - 1):
+        padding += [0, _missing(x.shape[-axis], multiple)]
+    return F.pad(x, padding, mode="replicate")
 
 
-def crop_from_multiple(y: torch.Tensor, height: int, width: int, multiple: int) -> torch.Tensor:
-    """Drop the rows and columns that ``pad_to_multiple`` added.
+def crop_from_multiple(y: torch.Tensor, spatial_size: list[int], multiple: int) -> torch.Tensor:
+    """Drop the rows, columns (and slices) that ``pad_to_multiple`` added.
 
     The crop is written as a negative padding: a slice would tie an exported program to sizes that are multiples, or
     to sizes that are not.
 
     Args:
-        y: ``(B, C, H', W')``, the padded size.
-        height: rows before the padding, H.
-        width: columns before the padding, W.
+        y: ``(B, C, H', W')`` or ``(B, C, D', H', W')``, the padded size.
+        spatial_size: the sizes before the padding, ``x.shape[2:]``.
         multiple: what was given to ``pad_to_multiple``.
 
     Returns:
-        ``(B, C, H, W)``.
+        y in those sizes.
     """
-    return F.pad(y, [0, -_missing(width, multiple), 0, -_missing(height, multiple)])
+    padding: list[int] = []
+    for axis in range(1, len(spatial_size) + 1):
+        padding += [0, -_missing(spatial_size[-axis], multiple)]
+    return F.pad(y, padding)
 
 
 def _missing(size: int, multiple: int) -> int:

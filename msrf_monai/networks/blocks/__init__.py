@@ -5,24 +5,52 @@ from __future__ import annotations
 from msrf_monai.networks.blocks.attention_gate import AttentionGate
 from msrf_monai.networks.blocks.dual_attention import DualAttention
 from msrf_monai.networks.blocks.dual_scale_dense_fusion import DualScaleDenseFusion
+from msrf_monai.networks.blocks.excitation import ChannelExcitation
+from msrf_monai.networks.blocks.frequency_attention import FrequencyChannelAttention
+from msrf_monai.networks.blocks.gaussian_measure import GaussianSingularityStrength
 from msrf_monai.networks.blocks.initialization import glorot_uniform_, he_truncated_normal_, normal_weights_
-from msrf_monai.networks.blocks.keras_norm import keras_batch_norm
+from msrf_monai.networks.blocks.keras_norm import BiasedBatchNorm, keras_batch_norm
+from msrf_monai.networks.blocks.multifractal import MultifractalRecalibration, SoftLevelSets
+from msrf_monai.networks.blocks.recalibration import (
+    SingularityStrengthRecalibration,
+    SpatialChannelSqueezeExcitation,
+    StyleRecalibration,
+)
 from msrf_monai.networks.blocks.resampling import DownConv, SparseUpConv, UpConv
 from msrf_monai.networks.blocks.shape_stream import EdgeFusion, GatedShapeStream
+from msrf_monai.networks.blocks.singularity_strength import (
+    LocalSingularityStrength,
+    box_sums,
+    rescale_range,
+    singularity_exponent,
+)
 from msrf_monai.networks.blocks.squeeze_excitation import SqueezeExcitation
 
 __all__ = [
     "AttentionGate",
+    "BiasedBatchNorm",
+    "ChannelExcitation",
     "DownConv",
     "DualAttention",
     "DualScaleDenseFusion",
     "EdgeFusion",
+    "FrequencyChannelAttention",
     "GatedShapeStream",
+    "GaussianSingularityStrength",
+    "LocalSingularityStrength",
+    "MultifractalRecalibration",
+    "SingularityStrengthRecalibration",
+    "SoftLevelSets",
     "SparseUpConv",
+    "SpatialChannelSqueezeExcitation",
     "SqueezeExcitation",
+    "StyleRecalibration",
     "UpConv",
+    "box_sums",
     "glorot_uniform_",
     "he_truncated_normal_",
     "keras_batch_norm",
     "normal_weights_",
+    "rescale_range",
+    "singularity_exponent",
 ]

@@ -11,7 +11,7 @@ __all__ = ["glorot_uniform_", "he_truncated_normal_", "normal_weights_"]
 # The standard deviation of a unit normal that is cut at two standard deviations.
 _CUT_NORMAL_STD = 0.87962566103423978
 
-_Weighted = nn.Conv2d | nn.ConvTranspose2d | nn.Linear
+_Weighted = nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.Linear
 
 
 def glorot_uniform_(module: nn.Module) -> None:

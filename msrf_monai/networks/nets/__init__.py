@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from msrf_monai.networks.nets.msrf_net import MSRFNet, MSRFNetOutput
+from msrf_monai.networks.nets.recalibrated_unet import RecalibratedUNet, SEUNet, SSRUNet
 
-__all__ = ["MSRFNet", "MSRFNetOutput"]
+__all__ = ["MSRFNet", "MSRFNetOutput", "RecalibratedUNet", "SEUNet", "SSRUNet"]

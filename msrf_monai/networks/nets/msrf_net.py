@@ -302,7 +302,7 @@ class MSRFNet(nn.Module):
             # The annotation is evaluation mode's: TorchScript takes one type only.
             return self.forward_all(x)  # type: ignore[return-value]
         logits, _, _, _ = self._decode(x)
-        return crop_from_multiple(logits, x.shape[-2], x.shape[-1], 8)
+        return crop_from_multiple(logits, list(x.shape[2:]), 8)
 
     @torch.jit.unused
     def forward_all(self, x: torch.Tensor) -> MSRFNetOutput:
@@ -317,8 +317,7 @@ class MSRFNet(nn.Module):
         mask, edge, d3, d2 = self._decode(x)
         half = F.interpolate(self._activate(self.half_head(d3)), scale_factor=2.0, mode="bilinear")
         quarter = F.interpolate(self._activate(self.quarter_head(d2)), scale_factor=4.0, mode="bilinear")
-        height, width = x.shape[-2:]
-        return MSRFNetOutput(*(crop_from_multiple(map_, height, width, 8) for map_ in (mask, edge, half, quarter)))
+        return MSRFNetOutput(*(crop_from_multiple(map_, list(x.shape[2:]), 8) for map_ in (mask, edge, half, quarter)))
 
     def _decode(self, x: torch.Tensor) -> _Maps:
         """Run the figure: mask logits and edges at full size (padded), and the decoder's maps at 1/2 and 1/4."""
