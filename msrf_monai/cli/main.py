@@ -25,6 +25,7 @@ class LazyGroup(TyperGroup):
 
     members: ClassVar[dict[str, tuple[str, str]]] = {
         "data": ("msrf_monai.cli.data", "List, prepare, draw and verify data sets."),
+        "experiment": ("msrf_monai.cli.experiment", "Compare variants of a bundle by cross-validation."),
     }
 
     def list_commands(self, ctx: Any) -> list[str]:

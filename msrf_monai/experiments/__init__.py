@@ -1,0 +1,40 @@
+"""Experiments that compare variants of a bundle: cross-validation as articles do it, with honest statistics."""
+
+from __future__ import annotations
+
+from msrf_monai.experiments.cross_validation import CrossValidation, Plan, cross_validate, plan_cross_validation
+from msrf_monai.experiments.folds import FoldSplit, make_folds
+from msrf_monai.experiments.pictures import Picture, PreparedPictures, read_pictures
+from msrf_monai.experiments.runner import Observer, ProcessRunner, Runner
+from msrf_monai.experiments.runs import Outcome, RunSpec
+from msrf_monai.experiments.statistics import (
+    MeanTest,
+    clustered_interval,
+    compare,
+    corrected_resampled_t,
+    holm,
+    paired_t,
+)
+
+__all__ = [
+    "CrossValidation",
+    "FoldSplit",
+    "MeanTest",
+    "Observer",
+    "Outcome",
+    "Picture",
+    "Plan",
+    "PreparedPictures",
+    "ProcessRunner",
+    "RunSpec",
+    "Runner",
+    "clustered_interval",
+    "compare",
+    "corrected_resampled_t",
+    "cross_validate",
+    "holm",
+    "make_folds",
+    "paired_t",
+    "plan_cross_validation",
+    "read_pictures",
+]
