@@ -1,7 +1,8 @@
 """Overlap of two binary masks: counts of each image, and the scores that follow from them.
 
 Conventions where a mask is empty, for every score alike: prediction and truth both empty is 1 (nothing was there and
-nothing was found); a score whose denominator is 0 for another reason is 0.
+nothing was found); a score whose denominator is 0 for another reason is 0. Scores of the background follow the same
+rule with the background in the place of the object.
 """
 
 from __future__ import annotations
@@ -14,7 +15,20 @@ from torch import Tensor
 
 from msrf_monai.errors import InputError
 
-__all__ = ["OVERLAP_SCORES", "Confusion", "confusion", "dice", "iou", "iou_from_dice", "precision", "recall"]
+__all__ = [
+    "OVERLAP_SCORES",
+    "PIXEL_SCORES",
+    "Confusion",
+    "accuracy",
+    "confusion",
+    "dice",
+    "iou",
+    "iou_from_dice",
+    "mean_iou",
+    "precision",
+    "recall",
+    "specificity",
+]
 
 
 class Confusion(NamedTuple):
@@ -28,6 +42,10 @@ class Confusion(NamedTuple):
     def pooled(self) -> Confusion:
         """Return the counts over all images together, tensors of shape ()."""
         return Confusion(*(count.sum() for count in self))
+
+    def of_background(self) -> Confusion:
+        """Return the counts with the background as what is sought, of the same shape."""
+        return Confusion(tp=self.tn, fp=self.fn, fn=self.fp, tn=self.tp)
 
 
 def confusion(pred: Tensor, label: Tensor, *, region: Tensor | None = None) -> Confusion:
@@ -82,6 +100,22 @@ def recall(counts: Confusion) -> Tensor:
     return _share(counts.tp, counts.tp + counts.fn, counts)
 
 
+def accuracy(counts: Confusion) -> Tensor:
+    """Return the share of pixels that are right, (TP + TN) / all, float64 in [0, 1], of the counts' shape."""
+    right = counts.tp + counts.tn
+    return right.double() / (right + counts.fp + counts.fn).clamp(min=1).double()
+
+
+def specificity(counts: Confusion) -> Tensor:
+    """Return the specificity TN / (TN + FP), the recall of the background, float64 in [0, 1], of the counts' shape."""
+    return recall(counts.of_background())
+
+
+def mean_iou(counts: Confusion) -> Tensor:
+    """Return the mean of the object's and the background's intersection over union, float64, of the counts' shape."""
+    return (iou(counts) + iou(counts.of_background())) / 2
+
+
 def iou_from_dice(score: Tensor | float) -> Tensor | float:
     """Return the intersection over union that belongs to a Dice score (F1) of the same counts: F / (2 - F)."""
     return score / (2 - score)
@@ -93,7 +127,15 @@ OVERLAP_SCORES: Mapping[str, Callable[[Confusion], Tensor]] = {
     "precision": precision,
     "recall": recall,
 }
-"""The overlap scores by name."""
+"""The overlap scores by name, as reports list them."""
+
+PIXEL_SCORES: Mapping[str, Callable[[Confusion], Tensor]] = {
+    **OVERLAP_SCORES,
+    "accuracy": accuracy,
+    "specificity": specificity,
+    "mean_iou": mean_iou,
+}
+"""All scores by name, also those that the background makes look good where objects are small."""
 
 
 def _share(part: Tensor, whole: Tensor, counts: Confusion) -> Tensor:

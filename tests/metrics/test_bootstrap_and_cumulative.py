@@ -106,7 +106,7 @@ def test_handlers_put_the_scores_among_the_engines_metrics() -> None:
 
 
 def test_unknown_scores_missing_truths_and_no_images_are_refused() -> None:
-    with pytest.raises(ConfigError, match="score must be one of dice, iou, precision, recall, got 'f2'"):
+    with pytest.raises(ConfigError, match=r"score must be one of dice, iou, precision, recall, accuracy, .*, got 'f2'"):
         MacroScore("f2")
     with pytest.raises(InputError, match="compares with the true mask"):
         MacroScore()(y_pred=torch.zeros(1, 1, 2, 2))
