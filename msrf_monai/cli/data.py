@@ -19,10 +19,13 @@ app = typer.Typer(help="List, prepare, draw and verify data sets.", no_args_is_h
 
 _BAR_DELAY_S = 2.0
 _BUNDLE = "bundles/msrf_net_polyp_segmentation"
-_OVERLAYS = {"kvasir_seg": "kvasir_seg", "cvc_clinicdb": "cvc_clinicdb", "dsb2018": "dsb2018"} | dict.fromkeys(
-    ("isic2018", "isic2017"), "isic2018"
-)
-"""The overlay in the bundle's configs/datasets for each data set that has one."""
+_SKIN_BUNDLE = "bundles/ssr_unet_skin_lesion_segmentation"
+_OVERLAYS = {name: (_BUNDLE, name) for name in ("kvasir_seg", "cvc_clinicdb", "dsb2018")} | {
+    "isic2018": (_SKIN_BUNDLE, "isic2018"),
+    "isic2017": (_SKIN_BUNDLE, "isic2018"),
+    "busi": (_SKIN_BUNDLE, "busi"),
+}
+"""The bundle, and the overlay in its configs/datasets, for each data set that has one."""
 
 
 class _Images(StrEnum):
@@ -73,6 +76,9 @@ def prepare(
         bool, typer.Option("--strict", help="Refuse another number of pictures than the official.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a data set that is in --out.")] = False,
+    include: Annotated[
+        list[str] | None, typer.Option(help="Take a class that is left out otherwise, such as normal of busi.")
+    ] = None,
 ) -> None:
     """Check a downloaded data set and make the folder that training reads."""
     from msrf_monai.data.prepare import prepare_dataset
@@ -88,13 +94,14 @@ def prepare(
             images=images.value,
             strict=strict,
             overwrite=overwrite,
+            include=include or (),
             progress=progress,
         )
     for note in done.notes:
         typer.echo(f"note: {note}")
     folds_made = f", {done.folds} folds" if done.folds else ""
     typer.echo(f"{done.name}, {done.split} split: {_counts(tuple(done.counts.values()))}{folds_made} in {done.folder}")
-    _say_next(done.folder, overlay=_OVERLAYS.get(done.name))
+    _say_next(done.folder, *_OVERLAYS.get(done.name, (_BUNDLE,)))
 
 
 @app.command()
@@ -151,12 +158,12 @@ def _counts(counts: tuple[int, ...]) -> str:
     return "{} training, {} validation, {} test pictures".format(*counts)
 
 
-def _say_next(folder: Path, overlay: str | None = None) -> None:
+def _say_next(folder: Path, bundle: str = _BUNDLE, overlay: str | None = None) -> None:
     """Show the command that trains on a data set, ready to be pasted into a shell."""
-    config = f"{_BUNDLE}/configs/train.json"
-    configs = f"\"['{config}','{_BUNDLE}/configs/datasets/{overlay}.json']\"" if overlay else config
+    config = f"{bundle}/configs/train.json"
+    configs = f"\"['{config}','{bundle}/configs/datasets/{overlay}.json']\"" if overlay else config
     typer.echo(
-        f"next: python -m monai.bundle run training --config_file {configs} --bundle_root {_BUNDLE} "
+        f"next: python -m monai.bundle run training --config_file {configs} --bundle_root {bundle} "
         f"--dataset_dir {shlex.quote(str(folder))}"
     )
 

@@ -241,7 +241,7 @@ _ENTRIES = (
         labels=("background", "lesion"),
         counts={"benign": 437, "malignant": 210, "normal": 133},
         sizes="190 x 310 to 1048 x 719 pixels",
-        licence="CC0 1.0 as listed with the common copy, the article is CC BY 4.0; the owners' page names no licence",
+        licence="copies in circulation say CC0 1.0, the article is CC BY 4.0; ask the owners where it matters",
         citation="W. Al-Dhabyani et al., Dataset of breast ultrasound images, Data in Brief 28, 2020, "
         "doi:10.1016/j.dib.2019.104863",
         url="https://scholar.cu.edu.eg/?q=afahmy/pages/dataset",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from msrf_monai.data import synthesize_dataset
-from support.bundle_runs import SMALL, MainJob, run_bundle
+from support.bundle_runs import SMALL, SMALL_SSR, SSR, MainJob, run_bundle
 
 
 @pytest.fixture(scope="session")
@@ -25,5 +25,15 @@ def main_job(tmp_path_factory: pytest.TempPathFactory, synthetic_data: Path) -> 
     result = run_bundle(
         "training", "train.json", bundle_root=root, dataset_dir=synthetic_data, max_epochs=2, tensorboard=True, **SMALL
     )
+    assert result.returncode == 0, result.stderr[-3000:]
+    return MainJob(root, synthetic_data, result.stdout + result.stderr)
+
+
+@pytest.fixture(scope="session")
+def ssr_job(tmp_path_factory: pytest.TempPathFactory, synthetic_data: Path) -> MainJob:
+    """Train SSR-U-Net for two epochs through its bundle."""
+    root = tmp_path_factory.mktemp("ssr_job")
+    overrides = {"bundle_root": root, "dataset_dir": synthetic_data, "max_epochs": 2, **SMALL_SSR}
+    result = run_bundle("training", "train.json", bundle=SSR, **overrides)
     assert result.returncode == 0, result.stderr[-3000:]
     return MainJob(root, synthetic_data, result.stdout + result.stderr)

@@ -17,15 +17,22 @@ from msrf_monai import bundle as checks
 
 ROOT = Path(__file__).resolve().parents[2]
 BUNDLES = sorted(path.parents[1] for path in (ROOT / "bundles").glob("*/configs/metadata.json"))
+# Overlays that work with every configuration of their bundle, and those that are for training alone.
+ANYWHERE, TRAINING_ONLY = ("datasets", "recalibration"), ("recipes",)
 OVERLAYS = [
-    (bundle, overlay) for bundle in BUNDLES for overlay in sorted((bundle / "configs" / "datasets").glob("*.json"))
+    pytest.param(bundle, overlay, id=f"{bundle.name}-{overlay.parent.name}-{overlay.stem}")
+    for bundle in BUNDLES
+    for overlay in sorted((bundle / "configs").glob("*/*.json"))
 ]
 
 
 def _narrow(bundle: Path) -> dict[str, Any]:
     """Overrides for the same graph at a small width, where the network has one, since export time follows the graph."""
     network = checks.read_json(bundle / "configs" / "inference.json")["network_def"]
-    return {"network_def::features": 8} if isinstance(network.get("features"), int) else {}
+    features = network.get("features")
+    if isinstance(features, list):
+        return {"network_def::features": [width // 4 for width in features]}
+    return {"network_def::features": 8} if isinstance(features, int) else {}
 
 
 each_bundle = pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
@@ -128,17 +135,21 @@ def test_workflow_initialises_with_all_properties(
     assert problems == []
 
 
-@pytest.mark.parametrize(("bundle", "overlay"), OVERLAYS, ids=lambda path: path.stem)
-def test_dataset_overlay_initialises_with_all_properties(
-    bundle: Path, overlay: Path, dataset: Path, tmp_path: Path
-) -> None:
-    problems = checks.check_workflow(
-        bundle,
-        ["train.json", f"datasets/{overlay.name}"],
-        "train",
-        dataset_dir=str(dataset),
-        output_dir=str(tmp_path / "out"),
-        device="cpu",
-    )
+@pytest.mark.parametrize(("bundle", "overlay"), OVERLAYS)
+def test_overlay_initialises_with_all_properties(bundle: Path, overlay: Path, dataset: Path, tmp_path: Path) -> None:
+    name = f"{overlay.parent.name}/{overlay.name}"
+    assert overlay.parent.name in ANYWHERE + TRAINING_ONLY
+    runs = [(["train.json", name], "train", dataset)]
+    if overlay.parent.name in ANYWHERE:
+        runs.append((["inference.json", name], "infer", dataset / "images"))
+    for configs, workflow_type, folder in runs:
+        problems = checks.check_workflow(
+            bundle,
+            configs,
+            workflow_type,
+            dataset_dir=str(folder),
+            output_dir=str(tmp_path / "out"),
+            device="cpu",
+        )
 
-    assert problems == []
+        assert problems == []

@@ -69,7 +69,7 @@ def command(shown: str) -> list[str]:
     return shlex.split(line.removeprefix("next: "))
 
 
-@pytest.mark.parametrize("name", ["kvasir_seg", "isic2017", "paired"])
+@pytest.mark.parametrize("name", ["kvasir_seg", "isic2017", "busi", "paired"])
 def test_the_next_command_survives_a_shell_and_names_files_that_exist(
     invoke: Runner, source: Path, tmp_path: Path, repository: Path, name: str
 ) -> None:
@@ -82,15 +82,19 @@ def test_the_next_command_survives_a_shell_and_names_files_that_exist(
     assert options["--dataset_dir"] == str(out)
     assert (repository / options["--bundle_root"]).is_dir()
     configs = re.findall(r"[\w/]+\.json", options["--config_file"])
-    overlay = {"kvasir_seg": ["kvasir_seg.json"], "isic2017": ["isic2018.json"], "paired": []}[name]
+    overlay = {"kvasir_seg": ["kvasir_seg.json"], "isic2017": ["isic2018.json"], "busi": ["busi.json"], "paired": []}[
+        name
+    ]
     assert [Path(config).name for config in configs] == ["train.json", *overlay]
     assert all((repository / config).is_file() for config in configs)
 
 
-def test_every_overlay_of_the_bundle_is_named_for_its_data_set(repository: Path) -> None:
-    folder = repository / data_commands._BUNDLE / "configs" / "datasets"
+def test_every_overlay_that_is_shown_exists_and_none_is_forgotten(repository: Path) -> None:
+    shown = {repository / b / "configs" / "datasets" / f"{name}.json" for b, name in data_commands._OVERLAYS.values()}
 
-    assert set(data_commands._OVERLAYS.values()) == {path.stem for path in folder.glob("*.json")}
+    assert [path for path in shown if not path.is_file()] == []
+    overlays = {path.stem for path in (repository / "bundles").glob("*/configs/datasets/*.json")}
+    assert overlays == {path.stem for path in shown}
     assert data_commands._OVERLAYS.keys() <= CATALOGUE.keys()
 
 
@@ -103,6 +107,17 @@ def test_prepare_passes_strict_and_overwrite_on(invoke: Runner, source: Path, tm
     with pytest.raises(DataError, match="the official number is 1000"):
         invoke(*arguments, "--overwrite", "--strict")
     assert "0 folds" not in invoke(*arguments, "--overwrite", "--folds", 0)
+
+
+def test_prepare_takes_classes_that_are_left_out_when_asked(invoke: Runner, source: Path, tmp_path: Path) -> None:
+    for folder in ("images", "masks"):
+        for index in range(10):
+            kind = "normal" if index > 7 else "benign"
+            (source / folder / f"{index}.png").rename(source / folder / f"{kind}_{index}.png")
+    arguments = ("prepare", "busi", "--source", source, "--out", tmp_path / "out")
+
+    assert "note: 2 normal pictures were left out; include 'normal' to take them" in invoke(*arguments)
+    assert "2 pictures (normal) are here" in invoke(*arguments, "--overwrite", "--include", "normal")
 
 
 def test_synthesize_then_verify(invoke: Runner, tmp_path: Path) -> None:

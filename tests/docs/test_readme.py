@@ -45,11 +45,20 @@ def blocks(document: Path, language: str) -> Iterator[tuple[str, str]]:
         yield match["before"], match["code"]
 
 
+def bundle_of(document: Path) -> Path:
+    """Return the bundle that a document speaks of: its own, or that of its `export BUNDLE=`, else MSRF-Net's."""
+    if document.parents[2] == ROOT / "bundles":
+        return document.parents[1]
+    named = re.search(r"^export BUNDLE=(\S+)", document.read_text(encoding="utf-8"), re.MULTILINE)
+    return ROOT / named[1] if named else MSRF
+
+
 def commands(document: Path, program: str) -> list[list[str]]:
     """Return the arguments of each command of a program in the document's bash blocks."""
     found = []
+    bundle = str(bundle_of(document).relative_to(ROOT))
     for _, code in blocks(document, "bash"):
-        for line in code.replace("\\\n", " ").replace("$BUNDLE", str(MSRF.relative_to(ROOT))).splitlines():
+        for line in code.replace("\\\n", " ").replace("$BUNDLE", bundle).splitlines():
             # what goes before the program does not matter: torchrun and its options, a container's alias
             before, name, rest = line.partition(program)
             if name and not before.lstrip().startswith("#") and (rest[:1] in ("", " ")):
@@ -124,7 +133,8 @@ def _check_export(argv: list[str]) -> None:
 def test_keys_in_the_text_exist(document: Path) -> None:
     if document.parent.name == "docker":
         pytest.skip("its inline options are those of docker")
-    train, evaluate, inference = (str(MSRF / "configs" / f"{name}.json") for name in ("train", "evaluate", "inference"))
+    folder = bundle_of(document) / "configs"
+    train, evaluate, inference = (str(folder / f"{name}.json") for name in ("train", "evaluate", "inference"))
     configs = [["--config_file", files] for files in (train, repr([train, evaluate]), inference)]
     known = _cli_options() | {"tracking", "args_file", "config_file"}
     unknown = []

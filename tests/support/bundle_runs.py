@@ -11,13 +11,19 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 MSRF = ROOT / "bundles" / "msrf_net_polyp_segmentation"
+SSR = ROOT / "bundles" / "ssr_unet_skin_lesion_segmentation"
 
 
 def run_bundle(
-    run_id: str, *configs: str, torchrun: int = 0, preexec: Callable[[], None] | None = None, **overrides: object
+    run_id: str,
+    *configs: str,
+    bundle: Path = MSRF,
+    torchrun: int = 0,
+    preexec: Callable[[], None] | None = None,
+    **overrides: object,
 ) -> subprocess.CompletedProcess[str]:
-    """Start one of MSRF-Net's configurations with overrides; ``__`` in a name stands for ``::``."""
-    files = [str(MSRF / "configs" / name) for name in configs]
+    """Start configurations of a bundle with overrides; ``__`` in a name stands for ``::``."""
+    files = [str(bundle / "configs" / name) for name in configs]
     command = [sys.executable, "-m", "monai.bundle"]
     if torchrun:
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nnodes=1", f"--nproc_per_node={torchrun}"]
@@ -41,6 +47,15 @@ SMALL = {
     "learning_rate": 0.005,
 }
 SMALL_INFERENCE = {k: v for k, v in SMALL.items() if k not in ("batch_size", "learning_rate")}
+
+SMALL_SSR = {
+    "network_def__features": "[4,8,16,32]",
+    "image_size": "[64,48]",
+    "patch_size": "[64,48]",
+    "batch_size": 4,
+    "learning_rate": 0.005,
+}
+SMALL_SSR_INFERENCE = {k: v for k, v in SMALL_SSR.items() if k not in ("batch_size", "learning_rate")}
 
 
 @dataclass(frozen=True)
