@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from msrf_monai.networks.blocks.keras_norm import BiasedBatchNorm
+from msrf_monai.networks.blocks.planes import is_exporting, map_planes
 from msrf_monai.networks.blocks.singularity_strength import LocalSingularityStrength, NormScope
 
 __all__ = ["MultifractalRecalibration", "SoftLevelSets"]
@@ -41,6 +43,7 @@ class SoftLevelSets(nn.Module):
         groups = channels if per_channel else 1
         self.anchors = nn.Parameter(torch.empty(groups, levels))
         self.widths = nn.Parameter(torch.empty(groups, levels))
+        self.per_channel = per_channel
         self.norm = BiasedBatchNorm(levels, momentum=norm_momentum)
         self.reset_parameters()
 
@@ -52,8 +55,8 @@ class SoftLevelSets(nn.Module):
 
     def forward(self, alpha: torch.Tensor) -> torch.Tensor:
         """Return the sum over levels, not negative, in alpha's shape ``(B, channels, *spatial)``."""
-        if not torch.jit.is_scripting():
-            if not _is_exporting():
+        if not torch.jit.is_scripting():  # noqa: SIM102
+            if not is_exporting():
                 return self._piece_by_piece(alpha)
         return self._level_by_level(alpha)
 
@@ -90,7 +93,8 @@ class SoftLevelSets(nn.Module):
             mean, variance = self._batch_statistics(pieces, rows.numel())
             self.norm.update(mean, variance)
         scale, shift = self.norm.affine(mean, variance)
-        sums = [_recomputed(_level_sum, *piece, scale.unsqueeze(1), shift.unsqueeze(1)) for piece in pieces]
+        level_sum = _level_sum if torch.is_grad_enabled() else _level_sum_in_place
+        sums = [_recomputed(level_sum, *piece, scale.unsqueeze(1), shift.unsqueeze(1)) for piece in pieces]
         result = torch.cat(sums)
         if shared:
             return result.reshape(alpha.shape)
@@ -104,6 +108,15 @@ class SoftLevelSets(nn.Module):
         first, second = torch.stack([s.double() for s in sums]).sum(dim=0) / count
         centre = 1.0 / self.anchors.shape[1]
         return (first + centre).float(), (second - first.square()).clamp_min(0.0).float()
+
+
+def _level_sum_in_place(
+    alpha: torch.Tensor, anchors: torch.Tensor, sharpness: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor
+) -> torch.Tensor:
+    """Do what ``_level_sum`` does, without gradients, in one buffer: less than half of the time on a CPU."""
+    levels = (alpha - anchors).square_().mul_(-sharpness)
+    levels.sub_(levels.amax(dim=0)).exp_()
+    return levels.mul_(levels.sum(dim=0).reciprocal_()).mul_(scale).add_(shift).relu_().sum(dim=0)
 
 
 def _memberships(alpha: torch.Tensor, anchors: torch.Tensor, sharpness: torch.Tensor) -> torch.Tensor:
@@ -129,11 +142,6 @@ def _recomputed(function: Callable[..., torch.Tensor], *arguments: torch.Tensor)
         return function(*arguments)
     result: torch.Tensor = checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False)
     return result
-
-
-def _is_exporting() -> bool:
-    tracing: bool = torch.jit.is_tracing()  # type: ignore[no-untyped-call]
-    return tracing or torch.compiler.is_exporting()
 
 
 class MultifractalRecalibration(nn.Module):
@@ -181,4 +189,23 @@ class MultifractalRecalibration(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return x raised by 0.5 to 1 at each place and channel."""
+        if not torch.jit.is_scripting():  # noqa: SIM102 (see SoftLevelSets.forward)
+            if not (self.training or torch.is_grad_enabled() or is_exporting() or self.level_sets.per_channel):
+                affine = _evaluation_affine(self.strength.norm, x.dim())
+                return x + map_planes(self._rise_of_planes, x, *affine, *self.strength.ranges(x)).to(x.dtype)
         return x + torch.sigmoid(self.level_sets(self.strength(x))).to(x.dtype)
+
+    @torch.jit.unused
+    def _rise_of_planes(
+        self, planes: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor, *ranges: torch.Tensor
+    ) -> torch.Tensor:
+        alpha = self.strength.exponent_of_planes(planes, *ranges)
+        return torch.sigmoid_(self.level_sets(alpha.mul_(scale).add_(shift)))
+
+
+def _evaluation_affine(norm: nn.BatchNorm2d | nn.BatchNorm3d, dims: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the scale and shift that a batch norm applies in evaluation mode, each ``(1, C, 1, …)``."""
+    mean, variance = cast(torch.Tensor, norm.running_mean), cast(torch.Tensor, norm.running_var)
+    scale = norm.weight * torch.rsqrt(variance + norm.eps)
+    shape = [1, -1] + [1] * (dims - 2)
+    return scale.reshape(shape), (norm.bias - mean * scale).reshape(shape)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from functools import partial
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.autograd.function import once_differentiable
 
 from msrf_monai.errors import InputError
 from msrf_monai.networks.blocks.keras_norm import keras_batch_norm
+from msrf_monai.networks.blocks.planes import is_exporting, map_planes
 
 __all__ = ["LocalSingularityStrength", "NormScope", "box_sums", "rescale_range", "singularity_exponent"]
 
@@ -31,12 +34,17 @@ def rescale_range(x: torch.Tensor, scope: str = "sample") -> torch.Tensor:
     """
     if scope == "none":
         return x
+    low, gain = _low_and_gain(x, scope)
+    return (x - low) * gain + 1.0
+
+
+def _low_and_gain(x: torch.Tensor, scope: str) -> tuple[torch.Tensor, torch.Tensor]:
     dims = list(range(2, x.dim()))
     if scope == "batch":
         dims.append(0)
-    low = torch.amin(x, dim=dims, keepdim=True)
-    high = torch.amax(x, dim=dims, keepdim=True)
-    return (x - low) * (255.0 / torch.clamp(high - low, 1e-7, 1e9)) + 1.0
+    low = _at_least_float32(torch.amin(x, dim=dims, keepdim=True))
+    high = _at_least_float32(torch.amax(x, dim=dims, keepdim=True))
+    return low, 255.0 / torch.clamp(high - low, 1e-7, 1e9)
 
 
 def box_sums(x: torch.Tensor, max_scale: int) -> list[torch.Tensor]:
@@ -53,6 +61,13 @@ def box_sums(x: torch.Tensor, max_scale: int) -> list[torch.Tensor]:
     Returns:
         One map of x's size for each box, smallest box first.
     """
+    if not torch.jit.is_scripting():  # noqa: SIM102 (TorchScript leaves out a branch only for this condition alone)
+        if x.requires_grad and not is_exporting():
+            return list(_BoxSums.apply(x, max_scale))  # type: ignore[no-untyped-call]
+    return _doubled_sums(x, max_scale)
+
+
+def _doubled_sums(x: torch.Tensor, max_scale: int) -> list[torch.Tensor]:
     largest = 1 << max_scale
     before, after = largest // 2 - 1, largest // 2
     size = x.shape[2:]
@@ -69,6 +84,32 @@ def box_sums(x: torch.Tensor, max_scale: int) -> list[torch.Tensor]:
             box = box.narrow(axis, largest // 2 - shift, x.shape[axis])
         boxes.append(box)
     return boxes
+
+
+class _BoxSums(torch.autograd.Function):
+    """``box_sums`` with a backward pass that is a box sum too; PyTorch's own fills a map of zeros for each shift."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, max_scale: int) -> tuple[torch.Tensor, ...]:
+        ctx.set_materialize_grads(False)
+        return tuple(_doubled_sums(x, max_scale))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: torch.Tensor | None) -> tuple[torch.Tensor | None, None]:
+        """Sum the gradients in mirrored boxes: largest first, and each smaller box joins where its size is reached."""
+        total: torch.Tensor | None = None
+        for scale in range(len(gradients) - 1, -1, -1):
+            gradient, shift = gradients[scale], 1 << scale
+            if gradient is not None:
+                padded = F.pad(gradient, [shift, shift - 1] * (gradient.dim() - 2))
+                total = padded if total is None else total + padded
+            if total is None:
+                continue
+            for axis in range(2, total.dim()):
+                length = total.shape[axis] - shift
+                total = total.narrow(axis, 0, length) + total.narrow(axis, shift, length)
+        return total, None
 
 
 def singularity_exponent(
@@ -101,13 +142,26 @@ def singularity_exponent(
     """
     if not torch.jit.is_scripting():
         _check_max_scale(max_scale)
-    density = rescale_range(x.float() if x.dtype in (torch.float16, torch.bfloat16) else x, norm_scope)
-    boxes = box_sums(density, max_scale)
+    values = _at_least_float32(x)
     if norm_scope == "none":
-        boxes = [torch.relu(box) + 1e-7 for box in boxes]  # elsewhere the floor of 1 keeps boxes away from 0
+        return _slope(torch.relu(values), max_scale, normalize_borders, scale_weights, 1e-7)
+    return _slope(rescale_range(values, norm_scope), max_scale, normalize_borders, scale_weights, 0.0)
+
+
+def _slope(
+    density: torch.Tensor,
+    max_scale: int,
+    normalize_borders: bool,
+    scale_weights: torch.Tensor | None,
+    offset: float,
+) -> torch.Tensor:
+    """Return the exponents of a density of at least 0; ``offset`` keeps empty boxes away from log(0)."""
+    boxes = box_sums(density, max_scale)
+    if offset > 0.0:
+        boxes = [box + offset for box in boxes]
     if normalize_borders:
         parts = box_sums(torch.ones_like(density[:1, :1]), max_scale)
-        whole = [float(2 << j) ** (x.dim() - 2) for j in range(max_scale)]
+        whole = [float(2 << j) ** (density.dim() - 2) for j in range(max_scale)]
         boxes = [boxes[j] * (whole[j] / parts[j]) for j in range(max_scale)]
     if scale_weights is not None:
         return _weighted_slope(boxes, scale_weights)
@@ -130,6 +184,23 @@ def _weighted_slope(boxes: list[torch.Tensor], weights: torch.Tensor) -> torch.T
     for j in range(1, count):
         slope = slope + coefficients[j] * torch.log2(boxes[j])
     return slope
+
+
+def _at_least_float32(x: torch.Tensor) -> torch.Tensor:
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def _update_running(
+    norm: nn.BatchNorm2d | nn.BatchNorm3d, mean: torch.Tensor, variance: torch.Tensor, count: int
+) -> None:
+    """Take one batch's mean and biased variance over ``count`` values into the running ones, as PyTorch does."""
+    if norm.running_mean is None or norm.running_var is None or norm.num_batches_tracked is None:
+        return
+    norm.num_batches_tracked.add_(1)
+    share = 1.0 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
+    with torch.no_grad():
+        norm.running_mean.lerp_(mean.detach().to(norm.running_mean.dtype), share)
+        norm.running_var.lerp_((variance.detach() * (count / max(1, count - 1))).to(norm.running_var.dtype), share)
 
 
 def _check_max_scale(max_scale: int) -> None:
@@ -203,6 +274,10 @@ class LocalSingularityStrength(nn.Module):
     @torch.jit.export
     def exponent(self, x: torch.Tensor) -> torch.Tensor:
         """Return the exponents of ``(B, channels, *spatial)`` before the norm, float32, in x's shape."""
+        # Two conditions, since TorchScript leaves out a branch only when "is scripting" is its whole condition.
+        if not torch.jit.is_scripting():  # noqa: SIM102
+            if not is_exporting():
+                return map_planes(self.exponent_of_planes, x, *self.ranges(x))
         weights: torch.Tensor | None = None
         if self.scale_logits is not None:
             weights = torch.sigmoid(self.scale_logits)
@@ -212,13 +287,57 @@ class LocalSingularityStrength(nn.Module):
     def channel_means(self, x: torch.Tensor) -> torch.Tensor:
         """Return the normed exponents' spatial means, ``(B, channels)`` float32.
 
-        Outside training the norm is a scale and a shift of each channel, so the means are taken before it.
+        The norm is a scale and a shift of each channel, so it is applied to the means; in training it needs the
+        exponents' variance as well. So the map of exponents is never made as a whole.
         """
+        if not torch.jit.is_scripting():  # noqa: SIM102
+            if not is_exporting() and not isinstance(self.norm, nn.SyncBatchNorm):
+                return self._channel_means_by_planes(x)
         alpha = self.exponent(x)
         if not self.training:
             alpha = alpha.mean(dim=self.spatial_axes, keepdim=True)
         means: torch.Tensor = self.norm(alpha).mean(dim=self.spatial_axes)
         return means
+
+    @torch.jit.unused
+    def _channel_means_by_planes(self, x: torch.Tensor) -> torch.Tensor:
+        norm, centre = self.norm, float(len(self.spatial_axes))
+        mean, variance = norm.running_mean, norm.running_var
+        if self.training or mean is None or variance is None:
+            # From the exponent of a constant density, so that the squares lose no digits.
+            first, second = map_planes(partial(self._moments, centre), x, *self.ranges(x)).unbind(dim=2)
+            from_centre = first.mean(dim=0)
+            variance = second.mean(dim=0) - from_centre.square()
+            mean = from_centre + centre
+            _update_running(norm, mean, variance, count=x.numel() // x.shape[1])
+            means = first + centre
+        else:
+            means = map_planes(self._means, x, *self.ranges(x))
+        return (means - mean) * torch.rsqrt(variance + norm.eps) * norm.weight + norm.bias
+
+    @torch.jit.unused
+    def ranges(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return what ``exponent_of_planes`` cannot know of its planes alone: the batch minima and stretch factors."""
+        return _low_and_gain(x, "batch") if self.norm_scope == "batch" else ()
+
+    @torch.jit.unused
+    def exponent_of_planes(self, planes: torch.Tensor, *ranges: torch.Tensor) -> torch.Tensor:
+        """Return the exponents of planes ``(1, n, *spatial)`` before the norm, given their ``ranges``."""
+        weights = None if self.scale_logits is None else torch.sigmoid(self.scale_logits)
+        if not ranges:
+            return singularity_exponent(planes, self.max_scale, self.norm_scope, self.normalize_borders, weights)
+        low, gain = ranges
+        density = (_at_least_float32(planes) - low) * gain + 1.0
+        return _slope(density, self.max_scale, self.normalize_borders, weights, 0.0)
+
+    @torch.jit.unused
+    def _means(self, planes: torch.Tensor, *ranges: torch.Tensor) -> torch.Tensor:
+        return self.exponent_of_planes(planes, *ranges).flatten(2).mean(dim=2)
+
+    @torch.jit.unused
+    def _moments(self, centre: float, planes: torch.Tensor, *ranges: torch.Tensor) -> torch.Tensor:
+        alpha = self.exponent_of_planes(planes, *ranges).flatten(2) - centre
+        return torch.stack([alpha.mean(dim=2), (alpha * alpha).mean(dim=2)], dim=2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map ``(B, channels, *spatial)`` to normed exponents of the same shape, float32."""
