@@ -1,15 +1,16 @@
 """Weights of the original implementations, carried into our networks.
 
-The originals are Keras models. An array is named ``<role>/<part>``: the role is the layer's place in the network
-(``enc1.conv1``, ``dsdf3.x2``, ``dec2.att.psi`` …), the part one of kernel, bias, gamma, beta, mean and var. Kernels are
-laid out as Keras does: (height, width, in, out) for convolutions, (height, width, out, in) for transposed ones,
-(in, out) for dense layers.
+The originals are Keras models. For MSRF-Net an array is named ``<role>/<part>``: the role is the layer's place in the
+network (``enc1.conv1``, ``dsdf3.x2``, ``dec2.att.psi`` …), the part one of kernel, bias, gamma, beta, mean and var.
+Kernels are laid out as Keras does: (height, width, in, out) for convolutions, (height, width, out, in) for transposed
+ones, (in, out) for dense layers. For SSR-U-Net and its relatives it is named ``W_<place>_<part>``.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+from typing import cast
 
 import numpy as np
 import torch
@@ -17,14 +18,24 @@ from numpy.typing import NDArray
 from torch import nn
 
 from msrf_monai.errors import CheckpointError
+from msrf_monai.networks.blocks import (
+    MultifractalRecalibration,
+    SingularityStrengthRecalibration,
+    SpatialChannelSqueezeExcitation,
+    StyleRecalibration,
+)
 from msrf_monai.networks.nets.msrf_net import MSRFNet
+from msrf_monai.networks.nets.recalibrated_unet import RecalibratedUNet
 
-__all__ = ["load_msrf_reference", "msrf_reference_roles"]
+__all__ = ["load_msrf_reference", "load_ssr_reference", "msrf_reference_roles"]
 
 logger = logging.getLogger(__name__)
 
 _NORM_PARTS = {"gamma": "weight", "beta": "bias", "mean": "running_mean", "var": "running_var"}
 _WEIGHT_PARTS = {"kernel": "weight", "bias": "bias"}
+
+_MSRF_HINT = "expected exactly the layers of this network, see msrf_reference_roles(net)"
+_SSR_HINT = "expected exactly the layers of this network, named W_enc0_conv1_kernel, W_att0_…, W_dec0_…, W_head_…"
 
 # Numbers that the authors' code gives to the fusion blocks, round by round: (top, bottom) or (middle,).
 _BLOCK_NUMBERS: dict[int, tuple[tuple[int, ...], ...]] = {
@@ -63,19 +74,7 @@ def load_msrf_reference(net: MSRFNet, arrays: Mapping[str, NDArray[np.generic]])
     )
     if dead:
         logger.warning("left out %d arrays of fusion blocks 6, 7 and 8, which the head7 wiring does not use", len(dead))
-    wanted = dict(_places(net, roles))
-    _refuse("missing", wanted.keys() - arrays.keys())
-    _refuse("without a place in this network", arrays.keys() - wanted.keys() - set(dead))
-    values = {name: _to_torch_layout(arrays[name], place) for name, place in wanted.items()}
-    wrong = [
-        f"{n} {tuple(values[n].shape)} for {tuple(wanted[n].shape)}"
-        for n in wanted
-        if values[n].shape != wanted[n].shape
-    ]
-    _refuse("of another shape (the network has another width, or other channels)", wrong)
-    with torch.no_grad():
-        for name, place in wanted.items():
-            place.copy_(values[name])
+    _load({name: arrays[name] for name in arrays if name not in dead}, dict(_places(net, roles)), _MSRF_HINT)
 
 
 def msrf_reference_roles(net: MSRFNet) -> dict[str, str]:
@@ -102,6 +101,69 @@ def msrf_reference_roles(net: MSRFNet) -> dict[str, str]:
     plain = ("up", "fuse", "conv", "refine", "head")
     _put(roles, "dec4", "decoder4", {**{role: role for role in plain}, "bn": "norm"})
     return roles
+
+
+def load_ssr_reference(net: RecalibratedUNet, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+    """Load the weights of an original SSR-U-Net, or of one of its relatives (Keras), into ours, strictly.
+
+    The names, with L = 0, 1, 2 for the encoder's stages (3 is the bottom) and 0 for the decoder's deepest stage:
+
+    - ``W_encL_conv{1,2}_{kernel,bias}``, ``W_decL_conv{1,2}_{kernel,bias}``, ``W_head_{kernel,bias}``;
+    - ``W_attL_{w1,w2}_{kernel,bias}``: the two dense layers of "cse", "scse", "fca" and "ssr";
+    - ``W_attL_bn_{gamma,beta,mean,var}``: the norm of the exponents ("ssr", "multifractal") or of the style ("srm");
+    - ``W_attL_place_{kernel,bias}``: the 1x1 convolution of "scse"; ``W_attL_style_kernel``, (2, 1), of "srm";
+    - ``W_attL_{ols_w,anchor,member}`` and ``W_attL_hbn_{gamma,beta,mean,var}``: "multifractal".
+
+    Args:
+        net: a two-dimensional network with any recalibration and without norms in its convolution blocks; changed in
+            place, and only when everything fits.
+        arrays: the arrays in Keras layout, any float dtype. Names that do not begin with ``W_`` are left out, so a
+            whole fixture file may be given.
+
+    Raises:
+        CheckpointError: when arrays are missing, left over or of another shape; the message names the first of each
+            kind and counts them.
+    """
+    stages = [stage.get_submodule("convs") for stage in net.encoder]
+    wanted: dict[str, torch.Tensor] = {}
+    for level, convs in enumerate([*stages, net.bottom]):
+        wanted |= _conv_block_places(f"W_enc{level}", convs)
+    for level, stage in enumerate(net.encoder):
+        wanted |= _recalibration_places(f"W_att{level}", stage.get_submodule("recalibrate"))
+    for level, stage in enumerate(net.decoder):
+        wanted |= _conv_block_places(f"W_dec{level}", stage.get_submodule("convs"))
+    wanted |= _part_places("W_head", net.head)
+    _load({name: array for name, array in arrays.items() if name.startswith("W_")}, wanted, _SSR_HINT)
+
+
+def _conv_block_places(name: str, convs: nn.Module) -> dict[str, torch.Tensor]:
+    places: dict[str, torch.Tensor] = {}
+    for number, layer in enumerate((m for m in convs.modules() if isinstance(m, nn.Conv2d)), start=1):
+        places |= _part_places(f"{name}_conv{number}", layer)
+    return places
+
+
+def _recalibration_places(name: str, block: nn.Module) -> dict[str, torch.Tensor]:
+    places: dict[str, torch.Tensor] = {}
+    for number, layer in enumerate((m for m in block.modules() if isinstance(m, nn.Linear)), start=1):
+        places |= _part_places(f"{name}_w{number}", layer)
+    if isinstance(block, SpatialChannelSqueezeExcitation):
+        places |= _part_places(f"{name}_place", block.place)
+    if isinstance(block, StyleRecalibration):
+        places |= {f"{name}_style_kernel": block.style_weights} | _part_places(f"{name}_bn", block.norm)
+    if isinstance(block, SingularityStrengthRecalibration | MultifractalRecalibration):
+        places |= _part_places(f"{name}_bn", block.strength.norm)
+    if isinstance(block, MultifractalRecalibration):
+        levels = block.level_sets
+        places |= {f"{name}_ols_w": cast(torch.Tensor, block.strength.scale_logits)}
+        places |= {f"{name}_anchor": levels.anchors, f"{name}_member": levels.widths}
+        places |= _part_places(f"{name}_hbn", levels.norm)
+    return places
+
+
+def _part_places(name: str, layer: nn.Module) -> dict[str, torch.Tensor]:
+    parts = _NORM_PARTS if hasattr(layer, "running_mean") else _WEIGHT_PARTS
+    return {f"{name}_{part}": getattr(layer, attribute) for part, attribute in parts.items()}
 
 
 def _put(roles: dict[str, str], role: str, path: str, parts: Mapping[str, str]) -> None:
@@ -165,17 +227,30 @@ def _places(net: nn.Module, roles: Mapping[str, str]) -> Iterable[tuple[str, tor
             yield f"{role}/{part}", getattr(module, attribute)
 
 
-def _to_torch_layout(array: NDArray[np.generic], place: torch.Tensor) -> torch.Tensor:
+def _to_torch_layout(name: str, array: NDArray[np.generic]) -> torch.Tensor:
     value = torch.from_numpy(np.asarray(array, dtype=np.float32).copy())
     if value.ndim == 4:  # (h, w, in, out) to (out, in, h, w); transposed: (h, w, out, in) to (in, out, h, w)
         return value.permute(3, 2, 0, 1)
-    return value.T if value.ndim == 2 and place.ndim == 2 else value
+    return value.T if value.ndim == 2 and name.endswith("kernel") else value
 
 
-def _refuse(what: str, names: Iterable[str]) -> None:
+def _load(arrays: Mapping[str, NDArray[np.generic]], wanted: Mapping[str, torch.Tensor], hint: str) -> None:
+    """Copy every array to its place, or nothing at all."""
+    _refuse("missing", wanted.keys() - arrays.keys(), hint)
+    _refuse("without a place in this network", arrays.keys() - wanted.keys(), hint)
+    values = {name: _to_torch_layout(name, arrays[name]) for name in wanted}
+    wrong = [
+        f"{n} {tuple(values[n].shape)} for {tuple(wanted[n].shape)}"
+        for n in wanted
+        if values[n].shape != wanted[n].shape
+    ]
+    _refuse("of another shape (the network has another width, or other channels)", wrong, hint)
+    with torch.no_grad():
+        for name, place in wanted.items():
+            place.copy_(values[name])
+
+
+def _refuse(what: str, names: Iterable[str], hint: str) -> None:
     listed = sorted(names)
     if listed:
-        raise CheckpointError(
-            f"{len(listed)} arrays are {what}, the first: {', '.join(listed[:3])}; "
-            "expected exactly the layers of this network, see msrf_reference_roles(net)"
-        )
+        raise CheckpointError(f"{len(listed)} arrays are {what}, the first: {', '.join(listed[:3])}; {hint}")
