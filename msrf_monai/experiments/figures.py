@@ -46,7 +46,7 @@ def draw_boxes(values: Mapping[str, Sequence[float]], *, score: str = "Dice") ->
         points, colour = np.asarray(values[name], dtype=np.float64), _COLOURS[(position - 1) % len(_COLOURS)]
         if len(points) <= _MOST_POINTS:
             spread = position + rng.uniform(-0.2, 0.2, len(points))
-            axes.plot(spread, points, ".", color=colour, markersize=4, alpha=0.35, markeredgewidth=0, zorder=1)
+            axes.plot(spread, points, ".", color=colour, markersize=5, alpha=0.5, markeredgewidth=0, zorder=1)
         axes.boxplot(
             points,
             positions=[position],
@@ -59,11 +59,8 @@ def draw_boxes(values: Mapping[str, Sequence[float]], *, score: str = "Dice") ->
             capprops={"color": colour},
         )
         axes.plot(position, points.mean(), "D", color="white", markeredgecolor="black", markersize=6, zorder=4)
-        axes.annotate(
-            f"{points.mean():.3f}", (position, points.mean()), xytext=(9, 0), textcoords="offset points", fontsize=8,
-            va="center", zorder=5, bbox={"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.8},
-        )  # fmt: skip
-    axes.set_xticks(range(1, len(names) + 1), names)
+    labels = [f"{name}\nmean {np.mean(values[name]):.3f}" for name in names]
+    axes.set_xticks(range(1, len(names) + 1), labels)
     axes.set_xlim(0.4, len(names) + 0.6)
     axes.set_ylim(-0.03, 1.03)
     axes.set(ylabel=f"{score} of an image", title=f"{score} of the test images")
@@ -98,11 +95,12 @@ def draw_folds(values: Mapping[str, Mapping[int, float]], *, score: str = "Dice"
     return _png(figure)
 
 
-def draw_differences(comparisons: Sequence[Mapping[str, Any]]) -> bytes:
+def draw_differences(comparisons: Sequence[Mapping[str, Any]], *, score: str = "Dice") -> bytes:
     """Draw each variant's difference from the baseline with its intervals and the differences of the folds.
 
     Args:
         comparisons: as ``summarise_results`` gives them.
+        score: name of the score.
 
     Returns:
         A PNG file.
@@ -124,11 +122,10 @@ def draw_differences(comparisons: Sequence[Mapping[str, Any]]) -> bytes:
     axes.axvline(0, color="black", linewidth=1, linestyle="--")
     axes.set_yticks(range(len(comparisons)), [each["variant"] for each in comparisons])
     axes.set_ylim(len(comparisons) - 0.5, -0.5)
-    first = comparisons[0]
-    axes.set(
-        xlabel=f"difference of {first['score']}, higher than {first['baseline']} →",
-        title=f"Difference from {first['baseline']}",
-    )
+    low, high = axes.get_xlim()
+    axes.set_xlim(max(low, -1.0), min(high, 1.0))  # no score can differ by more, though an interval may reach further
+    name = comparisons[0]["baseline"]
+    axes.set(xlabel=f"{score} minus that of {name} (right of 0: higher)", title=f"Difference from {name}")
     axes.grid(axis="x", alpha=0.3)
     _legend_of_differences(axes)
     return _png(figure)
@@ -157,7 +154,8 @@ def draw_learning_curves(histories: Mapping[tuple[str, int], History], *, metric
     for axes in (left, right):
         axes.grid(alpha=0.3)
         axes.xaxis.get_major_locator().set_params(integer=True)
-    right.legend(loc="lower right", fontsize="small")
+    handles, labels = right.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize="small", frameon=False)
     return _png(figure)
 
 

@@ -195,7 +195,7 @@ def _figures(results: Results, found: Mapping[str, Any], names: Sequence[str], s
     folds = {name: {row["fold"]: row[score] for row in results.folds if row["variant"] == name} for name in present}
     figures = {"boxes": draw_boxes(images, score=title), "folds": draw_folds(folds, score=title)}
     if found["comparisons"]:
-        figures["differences"] = draw_differences(found["comparisons"])
+        figures["differences"] = draw_differences(found["comparisons"], score=title)
     figures["learning_curves"] = draw_learning_curves(results.histories)
     return figures
 
