@@ -7,6 +7,7 @@ from msrf_monai.experiments.folds import FoldSplit, make_folds
 from msrf_monai.experiments.pictures import Picture, PreparedPictures, read_pictures
 from msrf_monai.experiments.runner import Observer, ProcessRunner, Runner
 from msrf_monai.experiments.runs import Outcome, RunSpec
+from msrf_monai.experiments.singularity_maps import draw_singularity_maps, singularity_maps
 from msrf_monai.experiments.statistics import (
     MeanTest,
     clustered_interval,
@@ -32,9 +33,11 @@ __all__ = [
     "compare",
     "corrected_resampled_t",
     "cross_validate",
+    "draw_singularity_maps",
     "holm",
     "make_folds",
     "paired_t",
     "plan_cross_validation",
     "read_pictures",
+    "singularity_maps",
 ]
