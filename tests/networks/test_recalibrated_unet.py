@@ -41,6 +41,7 @@ class TestSSRUNet(NetTester):
         {"norm": ("group", {"num_groups": 2})},
     )
     export_options: ClassVar[dict[str, Any]] = {"features": (4, 8)}
+    export_tolerance = 1e-5
     in_channels = 3
     sizes: ClassVar[tuple[tuple[int, int], ...]] = ((32, 48), (41, 27), (8, 200), (5, 6))
 
@@ -52,6 +53,7 @@ class TestRelatives(NetTester):
     options: ClassVar[dict[str, Any]] = {"features": (16, 16, 32), "recalibration": "multifractal"}
     variants: ClassVar[tuple[dict[str, Any], ...]] = tuple({"recalibration": kind} for kind in KINDS if kind != "ssr")
     export_options: ClassVar[dict[str, Any]] = {"features": (4, 8)}
+    export_tolerance = 1e-5
     in_channels = 3
     sizes: ClassVar[tuple[tuple[int, int], ...]] = ((32, 48), (41, 27), (9, 6))
 
