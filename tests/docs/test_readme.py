@@ -87,7 +87,10 @@ def test_documents_hold_no_machine_path(document: Path) -> None:
 
 
 @pytest.mark.parametrize("document", [d for d in DOCUMENTS if "```python" in d.read_text()], ids=lambda path: path.name)
-def test_python_examples_print_what_their_comments_say(document: Path) -> None:
+def test_python_examples_print_what_their_comments_say(
+    document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # some write a picture
     for number, (before, code) in enumerate(blocks(document, "python"), start=1):
         program = compile(code, f"{document.name}, example {number}", "exec")
         if before.startswith("<!-- not run:"):
