@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from msrf_monai.data import synthesize_dataset
+from msrf_monai.data import prepare_dataset, synthesize_dataset
+from msrf_monai.experiments import make_folds, read_pictures
 
 BUNDLE = "bundles/ssr_unet_skin_lesion_segmentation"
 SMALL = {
@@ -58,3 +59,17 @@ def test_two_folds_of_two_variants_through_the_bundle(tmp_path: Path, repository
 
     again = run(*words, "--quiet", folder=tmp_path)
     assert (again.returncode, again.stderr) == (0, "")
+
+
+@pytest.mark.realdata
+def test_busi_has_its_classes_spread_over_the_folds(data_root: Path, tmp_path: Path) -> None:
+    prepare_dataset("busi", data_root / "BUSI", tmp_path / "busi", images="reference")
+
+    prepared = read_pictures(tmp_path / "busi")
+    splits = make_folds(prepared.groups, folds=5, seed=42, strata=prepared.strata, dev_share=0.2)
+
+    assert prepared.strata is not None
+    for stratum in ("benign", "malignant"):
+        counts = [sum(prepared.strata[name] == stratum for name in split.test) for split in splits]
+        assert max(counts) - min(counts) <= 1
+        assert min(counts) > 0

@@ -102,6 +102,9 @@ def test_the_page_gives_numbers_seeds_versions_commands_and_failures(output: Pat
     assert "error: the last line" in text
     assert "Nadeau and Bengio" in text
     assert "18 groups kept together" in text
+    assert "Mean Dice by stratum" in text
+    for part in summary["variants"]["ssr"]["dice_by_stratum"].values():
+        assert f"{part['mean']:.4f}" in text
     assert "Strata (benign, malignant) spread evenly" in text
     assert "42; fold k trains with 42 + k" in text
     for package, version in summary["versions"].items():
