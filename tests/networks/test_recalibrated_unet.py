@@ -64,6 +64,17 @@ def test_parameter_count_equals_the_original(kind: Any) -> None:
     assert sum(p.numel() for p in net.parameters() if p.requires_grad) == COUNTS[kind]
 
 
+def test_one_seed_gives_all_variants_the_same_convolutions() -> None:
+    states = []
+    for kind in KINDS:
+        torch.manual_seed(7)
+        states.append(RecalibratedUNet(features=(16, 32), recalibration=kind).state_dict())
+    shared = [name for name in states[0] if ".convs." in name or name.startswith(("bottom", "head"))]
+    assert len(shared) == len(states[0])
+    for state in states[1:]:
+        assert all(torch.equal(state[name], states[0][name]) for name in shared)
+
+
 def test_batch_norm_option_has_the_original_count() -> None:
     assert sum(p.numel() for p in RecalibratedUNet(norm="batch").parameters()) == 1_949_697
     assert sum(p.numel() for p in SSRUNet(norm="batch").parameters()) == 1_971_985
@@ -111,31 +122,32 @@ def lively(kind: str, scope: Any) -> RecalibratedUNet:
     x = torch.rand(4, 3, 48, 64)
     for _ in range(60):
         net(x)  # the norms learn the exponents' statistics
-    return net.eval()
+    # Double precision: a channel that is nearly constant is stretched so much that float32's rounding shows.
+    return net.eval().double()
 
 
 @pytest.mark.parametrize("kind", ["ssr", "multifractal"])
 def test_sample_scope_keeps_images_apart(kind: str) -> None:
-    image = torch.rand(1, 3, 48, 64)
-    mate = 10.0 * torch.rand(1, 3, 48, 64)
+    image = torch.rand(1, 3, 48, 64).double()
+    mate = 10.0 * torch.rand(1, 3, 48, 64).double()
     for scope, differs in (("sample", False), ("batch", True)):
         net = lively(kind, scope)
         with torch.inference_mode():
             alone = net(image)
             moved = (net(torch.cat([image, mate]))[:1] - alone).abs().max()
-        assert (moved > 1e-4) if differs else (moved < 1e-5), (scope, moved)
+        assert (moved > 1e-4) if differs else (moved < 1e-9), (scope, moved)
 
 
 @pytest.mark.parametrize("kind", ["ssr", "multifractal"])
 def test_windows_and_shards_of_a_batch_change_nothing(kind: str) -> None:
     net = lively(kind, "sample")
-    x = torch.rand(3, 3, 70, 90)
+    x = torch.rand(3, 3, 70, 90).double()
     with torch.inference_mode():
         one, many = (SlidingWindowInferer(48, sw_batch_size=size, overlap=0.25)(x, net) for size in (1, 5))
         shards = torch.cat([net(x[:1]), net(x[1:])])
         whole = net(x)
-    torch.testing.assert_close(one, many, rtol=1e-6, atol=1e-5)
-    torch.testing.assert_close(shards, whole, rtol=1e-6, atol=1e-5)
+    torch.testing.assert_close(one, many, rtol=0, atol=1e-9)
+    torch.testing.assert_close(shards, whole, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ Recalibration = Literal["cse", "scse", "srm", "fca", "ssr", "multifractal"]
 
 
 class _ConvBlock(nn.Sequential):
-    """Twice a 3x3 convolution, a norm if there is one, and ReLU."""
+    """Twice a 3x3 convolution (drawn as the authors' code does), a norm if there is one, and ReLU."""
 
     def __init__(
         self, spatial_dims: int, in_channels: int, out_channels: int, norm: Callable[[int], nn.Module]
@@ -46,6 +46,9 @@ class _ConvBlock(nn.Sequential):
             norm(out_channels),
             nn.ReLU(inplace=True),
         )
+        for layer in self:
+            if isinstance(layer, nn.Conv2d | nn.Conv3d):
+                he_truncated_normal_(layer)
 
 
 class _EncoderStage(nn.Module):
@@ -131,27 +134,19 @@ class RecalibratedUNet(nn.Module):
         make = _Factory(spatial_dims, norm, norm_scope, reduction, max_scale, norm_momentum)
         self.multiple = 2 ** (len(features) - 1)
         widths = (in_channels, *features)
+        # Convolutions first: one seed gives the same ones whatever the recalibrations draw after them.
         *encoder, bottom = (make.convs(a, b) for a, b in pairwise(widths))
+        decoder = [make.convs(low + skip, skip) for low, skip in zip(features[:0:-1], features[-2::-1], strict=True)]
+        head = Conv["conv", spatial_dims](features[0], out_channels, 1)
+        glorot_uniform_(head)
         self.encoder = nn.ModuleList(
             _EncoderStage(convs, make.recalibration(recalibration, width))
             for convs, width in zip(encoder, features[:-1], strict=True)
         )
         self.pool = Pool["max", spatial_dims](2)
         self.bottom = bottom
-        self.decoder = nn.ModuleList(
-            _DecoderStage(make.convs(low + skip, skip), spatial_dims)
-            for low, skip in zip(features[:0:-1], features[-2::-1], strict=True)
-        )
-        self.head = Conv["conv", spatial_dims](features[0], out_channels, 1)
-        self._init_convolutions()
-
-    def _init_convolutions(self) -> None:
-        """Draw the convolutions as the authors' code does: He normal, the head Glorot uniform."""
-        blocks = [m for m in self.modules() if isinstance(m, _ConvBlock)]
-        for layer in (layer for block in blocks for layer in block):
-            if isinstance(layer, nn.Conv2d | nn.Conv3d):
-                he_truncated_normal_(layer)
-        glorot_uniform_(self.head)
+        self.decoder = nn.ModuleList(_DecoderStage(convs, spatial_dims) for convs in decoder)
+        self.head = head
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Segment.
