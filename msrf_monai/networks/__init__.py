@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
-from msrf_monai.networks.nets import MSRFNet, MSRFNetOutput, RecalibratedUNet, SEUNet, SSRUNet
+from msrf_monai.networks.nets import (
+    IMFFNet,
+    IMFFNetOutput,
+    MSRFNet,
+    MSRFNetOutput,
+    RecalibratedUNet,
+    SEUNet,
+    SSRUNet,
+)
 
-__all__ = ["MSRFNet", "MSRFNetOutput", "RecalibratedUNet", "SEUNet", "SSRUNet"]
+__all__ = ["IMFFNet", "IMFFNetOutput", "MSRFNet", "MSRFNetOutput", "RecalibratedUNet", "SEUNet", "SSRUNet"]

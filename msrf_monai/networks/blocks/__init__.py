@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from msrf_monai.networks.blocks.attention_gate import AttentionGate
+from msrf_monai.networks.blocks.attention_pooling_fusion import AttentionPoolingFusion
 from msrf_monai.networks.blocks.dual_attention import DualAttention
 from msrf_monai.networks.blocks.dual_scale_dense_fusion import DualScaleDenseFusion
 from msrf_monai.networks.blocks.excitation import ChannelExcitation
@@ -25,9 +26,11 @@ from msrf_monai.networks.blocks.singularity_strength import (
     singularity_exponent,
 )
 from msrf_monai.networks.blocks.squeeze_excitation import SqueezeExcitation
+from msrf_monai.networks.blocks.up_down_fusion import UpDownFusion
 
 __all__ = [
     "AttentionGate",
+    "AttentionPoolingFusion",
     "BiasedBatchNorm",
     "ChannelExcitation",
     "DownConv",
@@ -46,6 +49,7 @@ __all__ = [
     "SqueezeExcitation",
     "StyleRecalibration",
     "UpConv",
+    "UpDownFusion",
     "box_sums",
     "glorot_uniform_",
     "he_truncated_normal_",
