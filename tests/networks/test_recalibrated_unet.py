@@ -12,6 +12,7 @@ from torch import nn
 
 from msrf_monai.errors import InputError
 from msrf_monai.networks import RecalibratedUNet, SEUNet, SSRUNet
+from msrf_monai.networks.blocks import SoftLevelSets
 from msrf_monai.networks.nets.recalibrated_unet import Recalibration
 from support.net_tester import NetTester
 
@@ -119,6 +120,9 @@ def test_any_function_of_channels_is_a_recalibration() -> None:
 def lively(kind: str, scope: Any) -> RecalibratedUNet:
     torch.manual_seed(1)
     net = RecalibratedUNet(features=(8, 16, 16), recalibration=kind, norm_scope=scope)  # type: ignore[arg-type]
+    for levels in (m for m in net.modules() if isinstance(m, SoftLevelSets)):
+        nn.init.uniform_(levels.anchors, -2.0, 2.0)  # as drawn at first, all levels are the same
+        nn.init.uniform_(levels.widths, 0.5, 1.5)
     x = torch.rand(4, 3, 48, 64)
     for _ in range(60):
         net(x)  # the norms learn the exponents' statistics
