@@ -28,7 +28,7 @@ class _OverlapMetric(CumulativeIterationMetric):
 
     Args:
         score: a name in ``PIXEL_SCORES``: ``"dice"``, ``"iou"``, ``"precision"``, ``"recall"``, ``"accuracy"``,
-            ``"specificity"`` or ``"mean_iou"``.
+            ``"specificity"``, ``"npv"``, ``"matthews"`` or ``"mean_iou"``.
         channel: channel of (B, K, ...) that is scored.
     """
 
@@ -59,7 +59,7 @@ class MacroScore(_OverlapMetric):
 
     Args:
         score: a name in ``PIXEL_SCORES``: ``"dice"``, ``"iou"``, ``"precision"``, ``"recall"``, ``"accuracy"``,
-            ``"specificity"`` or ``"mean_iou"``.
+            ``"specificity"``, ``"npv"``, ``"matthews"`` or ``"mean_iou"``.
         channel: channel of (B, K, ...) that is scored.
     """
 
@@ -73,7 +73,7 @@ class PooledScore(_OverlapMetric):
 
     Args:
         score: a name in ``PIXEL_SCORES``: ``"dice"``, ``"iou"``, ``"precision"``, ``"recall"``, ``"accuracy"``,
-            ``"specificity"`` or ``"mean_iou"``.
+            ``"specificity"``, ``"npv"``, ``"matthews"`` or ``"mean_iou"``.
         channel: channel of (B, K, ...) that is scored.
     """
 
@@ -114,7 +114,7 @@ class MacroScoreHandler(IgniteMetricHandler):
 
     Args:
         score: a name in ``PIXEL_SCORES``: ``"dice"``, ``"iou"``, ``"precision"``, ``"recall"``, ``"accuracy"``,
-            ``"specificity"`` or ``"mean_iou"``.
+            ``"specificity"``, ``"npv"``, ``"matthews"`` or ``"mean_iou"``.
         channel: channel that is scored.
         output_transform: takes the decided mask and the truth from the engine's output, such as
             ``monai.handlers.from_engine(["pred", "label"])``.

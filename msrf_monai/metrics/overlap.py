@@ -24,7 +24,9 @@ __all__ = [
     "dice",
     "iou",
     "iou_from_dice",
+    "matthews",
     "mean_iou",
+    "npv",
     "precision",
     "recall",
     "specificity",
@@ -111,6 +113,26 @@ def specificity(counts: Confusion) -> Tensor:
     return recall(counts.of_background())
 
 
+def npv(counts: Confusion) -> Tensor:
+    """Return the negative predictive value TN / (TN + FN), the precision of the background, float64, of that shape.
+
+    Some papers print it as specificity: see ``published_scores_consistency``.
+    """
+    return precision(counts.of_background())
+
+
+def matthews(counts: Confusion) -> Tensor:
+    """Return the Matthews correlation coefficient, float64 in [-1, 1], of the counts' shape.
+
+    (TP TN - FP FN) / sqrt((TP + FP) (TP + FN) (TN + FP) (TN + FN)), the correlation of two masks. Masks that agree
+    everywhere count 1, also both empty and both full; where else a mask is empty or full it is 0, as in scikit-learn.
+    """
+    tp, fp, fn, tn = (count.double() for count in counts)
+    margins = ((tp + fp) * (tp + fn)).sqrt() * ((tn + fp) * (tn + fn)).sqrt()
+    coefficient = (tp * tn - fp * fn) / margins.clamp(min=1)  # where the margins are 0, so is what stands above
+    return torch.where(fp + fn == 0, torch.ones_like(coefficient), coefficient)
+
+
 def mean_iou(counts: Confusion) -> Tensor:
     """Return the mean of the object's and the background's intersection over union, float64, of the counts' shape."""
     return (iou(counts) + iou(counts.of_background())) / 2
@@ -133,6 +155,8 @@ PIXEL_SCORES: Mapping[str, Callable[[Confusion], Tensor]] = {
     **OVERLAP_SCORES,
     "accuracy": accuracy,
     "specificity": specificity,
+    "npv": npv,
+    "matthews": matthews,
     "mean_iou": mean_iou,
 }
 """All scores by name, also those that the background makes look good where objects are small."""

@@ -1,4 +1,4 @@
-"""Area under the ROC curve over pixels: exact, and from few thresholds as Keras computes it."""
+"""Areas under the ROC and the precision-recall curve over pixels: exact, and from few thresholds as Keras does it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from monai.metrics.metric import CumulativeIterationMetric
 from torch import Tensor
 
 from msrf_monai.errors import ConfigError, InputError
+from msrf_monai.metrics.regions import check_probabilities
 
-__all__ = ["KerasAUC", "KerasAUCHandler", "exact_auc", "keras_auc"]
+__all__ = ["KerasAUC", "KerasAUCHandler", "areas", "average_precision", "exact_auc", "keras_auc"]
 
 
 def exact_auc(scores: Tensor, label: Tensor) -> Tensor:
@@ -30,12 +31,32 @@ def exact_auc(scores: Tensor, label: Tensor) -> Tensor:
     Raises:
         InputError: when shapes differ, the label is not binary or a score is NaN.
     """
-    _check(scores, label)
-    if bool(torch.isnan(scores).any()):
-        raise InputError("scores hold NaN, which has no rank: look for what made them")
-    true = label.bool().flatten()
-    values, place = torch.unique(scores.flatten(), return_inverse=True)
-    return _area(*(torch.bincount(place[true == side], minlength=len(values)) for side in (True, False)))
+    return _area(*_counts_of_values(scores, label))
+
+
+def average_precision(scores: Tensor, label: Tensor) -> Tensor:
+    """Return the average precision, the area under the precision-recall curve by scikit-learn's sum of steps.
+
+    The sum over all thresholds of precision times the recall gained, without interpolation, which would flatter. A
+    blind guess scores the share of the object. As ``exact_auc`` it sorts all scores.
+
+    Args:
+        scores: probabilities or logits of any shape.
+        label: the truth, boolean or {0, 1}, same shape.
+
+    Returns:
+        float64 scalar in [0, 1]; NaN where the truth has no object.
+
+    Raises:
+        InputError: when shapes differ, the label is not binary or a score is NaN.
+    """
+    return _steps(*_counts_of_values(scores, label))
+
+
+def areas(scores: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    """Return ``exact_auc`` and ``average_precision`` for the price of sorting once."""
+    counts = _counts_of_values(scores, label)
+    return _area(*counts), _steps(*counts)
 
 
 def keras_auc(probabilities: Tensor, label: Tensor, *, thresholds: int = 200) -> Tensor:
@@ -120,11 +141,7 @@ def _counts_between_thresholds(probabilities: Tensor, label: Tensor, thresholds:
     if thresholds < 2:
         raise InputError(f"thresholds is {thresholds}; expected 2 or more")
     _check(probabilities, label)
-    if not bool(((probabilities >= 0) & (probabilities <= 1)).all()):
-        raise InputError(
-            f"probabilities must be in [0, 1], they go from {probabilities.min()} to {probabilities.max()}: "
-            "logits want a sigmoid first"
-        )
+    check_probabilities(probabilities)
     places = thresholds - 1
     wide = probabilities.to(torch.promote_types(probabilities.dtype, torch.float32))  # half has no 200 steps near 1
     place = (wide.flatten(1) * places).ceil().long().sub(1).clamp(min=0)
@@ -132,6 +149,25 @@ def _counts_between_thresholds(probabilities: Tensor, label: Tensor, thresholds:
     row = 2 * image + (~label.bool().flatten(1)).long()
     counts = torch.bincount((row * places + place).flatten(), minlength=len(label) * 2 * places)
     return counts.reshape(len(label), 2, places)
+
+
+def _counts_of_values(scores: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    """Count the pixels of the object and of the background at each score that occurs, scores rising."""
+    _check(scores, label)
+    if bool(torch.isnan(scores).any()):
+        raise InputError("scores hold NaN, which has no rank: look for what made them")
+    true = label.bool().flatten()
+    values, place = torch.unique(scores.flatten(), return_inverse=True)
+    of_object, of_background = (torch.bincount(place[true == side], minlength=len(values)) for side in (True, False))
+    return of_object, of_background
+
+
+def _steps(of_object: Tensor, of_background: Tensor) -> Tensor:
+    """Return the average precision from the numbers of pixels at each score, scores rising."""
+    gained = of_object.flip(0)
+    found = gained.cumsum(0)
+    precision = found.double() / (found + of_background.flip(0).cumsum(0))
+    return (precision * gained).sum() / gained.sum()
 
 
 def _area(of_object: Tensor, of_background: Tensor) -> Tensor:
