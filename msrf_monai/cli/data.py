@@ -52,7 +52,13 @@ def list_datasets() -> None:
     for info in CATALOGUE.values():
         count = " + ".join(str(number) for number in info.counts.values()) or "any number of"
         typer.echo(f"{info.name}: {info.title}, {count} pictures, {info.sizes}; {info.subject}")
-        for title, text in (("grouped by", info.grouping), ("licence", info.licence), ("from", info.url)):
+        splits = ", ".join([*(split.name for split in info.standard_splits), *info.splits])
+        for title, text in (
+            ("grouped by", info.grouping),
+            ("splits", splits),
+            ("licence", info.licence),
+            ("from", info.url),
+        ):
             if text:
                 typer.echo(f"    {title}: {text}")
         layouts = " or ".join(dict.fromkeys(layout.expected for layout in info.layouts))
@@ -65,9 +71,12 @@ def prepare(
     source: Annotated[Path, typer.Option(help="Folder of the downloaded data set.")],
     out: Annotated[Path, typer.Option(help="Folder to make.")],
     split: Annotated[
-        str | None, typer.Option(help="official, random, or a name from splits.json in the source.")
+        str | None, typer.Option(help="official, random, one that `msrf-monai data list` names, or one in splits.json.")
     ] = None,
-    folds: Annotated[int, typer.Option(help="Folds over training and validation pictures, 0 for none.")] = 5,
+    folds: Annotated[
+        int,
+        typer.Option(help="Folds over training and validation pictures, 0 for none; a cross-validation has its own."),
+    ] = 5,
     seed: Annotated[int, typer.Option(help="Chooses the random split and the folds.")] = 0,
     images: Annotated[
         _Images, typer.Option(help="Copy the pictures, link to them, or note their paths.")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 
-from msrf_monai.data.layouts import FolderPair, Layout, PairedFolders, PerImageFolders, SideBySide
+from msrf_monai.data.fundus import FUNDUS_DATASETS
+from msrf_monai.data.info import DatasetInfo
+from msrf_monai.data.layouts import FolderPair, PairedFolders, PerImageFolders, SideBySide
 from msrf_monai.errors import InputError
 
 __all__ = ["CATALOGUE", "DatasetInfo", "busi_class", "clinicdb_sequence", "get_dataset_info"]
@@ -17,50 +18,6 @@ CLINICDB_SEQUENCE_ENDS = (
     *(342, 363, 383, 408, 428, 447, 466, 478, 503, 528, 546, 571, 591, 612),
 )
 """Last frame of each of the 29 video sequences of CVC-ClinicDB, as its documentation lists them."""
-
-
-@dataclass(frozen=True)
-class DatasetInfo:
-    """What is known of a data set before its files are read.
-
-    Attributes:
-        name: name used on the command line.
-        title: name used by its authors.
-        modality: MONAI's name of the channels, "RGB" for colour pictures.
-        subject: what the pictures show and how they were taken.
-        labels: names of the classes, background first.
-        counts: official number of pictures of each part ("training", …), of each class, or of "all"; empty when any
-            number is right.
-        count_note: which smaller collections are in use.
-        sizes: picture sizes in words.
-        licence: terms of use in words; what they allow is the user's to check.
-        citation: the article to cite.
-        url: official page.
-        splits: splits that ``prepare`` can make without a splits.json: "official", "random".
-        grouping: what ties pictures together, in words, or an empty string when nothing known does.
-        group_of: function from the name of a picture to its group or None.
-        stratum_of: function from the name of a picture to its class or None; parts and folds are balanced by it.
-        left_out: classes that ``prepare`` leaves out unless asked.
-        layouts: the ways the data set may lie on disk; the first that fits is read.
-    """
-
-    name: str
-    title: str
-    modality: str
-    subject: str
-    labels: tuple[str, ...]
-    licence: str
-    citation: str
-    url: str
-    layouts: tuple[Layout, ...] = field(repr=False)
-    counts: Mapping[str, int] = field(default_factory=dict)
-    count_note: str = ""
-    sizes: str = "any"
-    splits: tuple[str, ...] = ("random",)
-    grouping: str = ""
-    group_of: Callable[[str], str | None] | None = None
-    stratum_of: Callable[[str], str | None] | None = None
-    left_out: tuple[str, ...] = ()
 
 
 def clinicdb_sequence(identity: str) -> str | None:
@@ -249,6 +206,7 @@ _ENTRIES = (
         left_out=("normal",),
         layouts=(SideBySide(("benign", "malignant", "normal"), (".", "Dataset_BUSI_with_GT")), _FLAT),
     ),
+    *FUNDUS_DATASETS,
     DatasetInfo(
         name="folders",
         title="Folders train, valid, test",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -15,8 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msrf_monai.data.layouts import SourceItem
-from msrf_monai.data.pictures import encode_png, large_pictures_allowed, read_mask, read_picture
+from msrf_monai.data.pictures import (
+    PACKED_SUFFIX,
+    Picture,
+    encode_png,
+    large_pictures_allowed,
+    read_bytes,
+    read_mask,
+    read_picture,
+    read_rgb,
+)
 from msrf_monai.errors import DataError
+from msrf_monai.field_of_view import derive_field_of_view
 
 __all__ = ["CheckedItem", "ImageMode", "Progress", "check_items"]
 
@@ -32,70 +42,102 @@ class CheckedItem:
 
     Attributes:
         item: the item.
-        image: path of the picture for the datalist.
-        label: path of the mask for the datalist.
-        digests: path and SHA-256 of both.
+        paths: path of the picture and of its masks for the datalist, under "image", "label", "label2" and "fov".
+        digests: SHA-256 by path.
         rewritten: why the picture was written anew, or an empty string.
         is_empty: the mask has no foreground.
         problems: sentences that name a file each; the fields above are empty then.
     """
 
     item: SourceItem
-    image: str = ""
-    label: str = ""
-    digests: tuple[tuple[str, str], ...] = ()
+    paths: Mapping[str, str] = field(default_factory=dict)
+    digests: Mapping[str, str] = field(default_factory=dict)
     rewritten: str = ""
     is_empty: bool = False
     problems: tuple[str, ...] = ()
 
 
 def check_items(
-    items: Sequence[SourceItem], folder: Path, images: ImageMode, progress: Progress | None
+    items: Sequence[SourceItem],
+    folder: Path,
+    images: ImageMode,
+    progress: Progress | None,
+    *,
+    with_field_of_view: bool = False,
 ) -> list[CheckedItem]:
     """Check all items, several at a time, and write those that are right.
 
     Args:
         items: pictures with their masks.
-        folder: the new folder; ``images`` and ``labels`` are made in it.
+        folder: the new folder; the folders of pictures and masks are made in it.
         images: what becomes of the pictures, see ``prepare_dataset``.
         progress: called with the number of items done and the number of all.
+        with_field_of_view: write a mask of the field of view for each picture, derived where none is given.
 
     Returns:
         One result for each item, in order.
     """
     checked = []
-    for name in ("images", "labels"):
+    for name in ("images", "labels", *(("fov",) if with_field_of_view else ())):
         (folder / name).mkdir()
+    if any(item.label2 is not None for item in items):
+        (folder / "labels2").mkdir()
+    check = partial(_check, folder=folder, images=images, with_field_of_view=with_field_of_view)
     with large_pictures_allowed(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for result in pool.map(partial(_check, folder=folder, images=images), items):
+        for result in pool.map(check, items):
             checked.append(result)
             if progress is not None:
                 progress(len(checked), len(items))
     return checked
 
 
-def _check(item: SourceItem, *, folder: Path, images: ImageMode) -> CheckedItem:
-    """Decode a picture and its masks, compare their sizes, and write both to the new folder."""
+def _check(item: SourceItem, *, folder: Path, images: ImageMode, with_field_of_view: bool) -> CheckedItem:
+    """Decode a picture and its masks, compare their sizes, and write all of them to the new folder."""
     problems: list[str] = []
     content = _read(item.image, problems)
     picture = _attempt(read_picture, content, item.image, problems)
-    masks = [_attempt(read_mask, _read(path, problems), path, problems) for path in item.masks]
+    files = (*item.masks, *(path for path in (item.label2, item.field_of_view) if path is not None))
+    masks = {path: _attempt(read_mask, _read(path, problems), path, problems) for path in files}
+    known = {path: mask for path, mask in masks.items() if mask is not None}
     if picture is not None:
-        size = picture.height_px, picture.width_px
-        problems += [
-            f"{path}: is {mask.shape[1]} x {mask.shape[0]} pixels; expected {size[1]} x {size[0]}, the size of "
-            f"{item.image.name}" + (" after its EXIF orientation" if "EXIF" in picture.reason else "")
-            for path, mask in zip(item.masks, masks, strict=True)
-            if mask is not None and mask.shape != size
-        ]
+        problems += _size_problems(item, picture, known)
+    seen = known.get(item.field_of_view) if item.field_of_view is not None else None
+    if seen is not None and not seen.any():
+        problems.append(f"{item.field_of_view}: is an empty field of view; expected what the camera sees")
     if problems or picture is None or content is None:
         return CheckedItem(item, problems=tuple(problems))
-    mask = np.logical_or.reduce([mask for mask in masks if mask is not None])
-    label = f"labels/{item.identity}.png"
-    digests = [(label, _write(folder / label, encode_png(mask.astype(np.uint8) * 255)))]
-    image, digest = _place_picture(item, content, picture.replacement, folder, images)
-    digests.append((image, digest))
-    return CheckedItem(item, image, label, tuple(digests), picture.reason, not mask.any())
+    label = np.logical_or.reduce([known[path] for path in item.masks])
+    placed = {"image": _place_picture(item, content, picture.replacement, folder, images)}
+    placed["label"] = _place_mask(folder, "labels", item, label)
+    if item.label2 is not None:
+        placed["label2"] = _place_mask(folder, "labels2", item, known[item.label2])
+    if with_field_of_view:
+        seen = derive_field_of_view(read_rgb(content, item.image)) if seen is None else seen
+        placed["fov"] = _place_mask(folder, "fov", item, seen)
+    return CheckedItem(
+        item,
+        paths={key: path for key, (path, _) in placed.items()},
+        digests=dict(placed.values()),
+        rewritten=picture.reason,
+        is_empty=not label.any(),
+    )
+
+
+def _size_problems(item: SourceItem, picture: Picture, masks: Mapping[Path, NDArray[np.bool_]]) -> list[str]:
+    height, width = picture.height_px, picture.width_px
+    turned = " after its EXIF orientation" if "EXIF" in picture.reason else ""
+    return [
+        f"{path}: is {mask.shape[1]} x {mask.shape[0]} pixels; expected {width} x {height}, the size of "
+        f"{item.image.name}{turned}"
+        for path, mask in masks.items()
+        if mask.shape != (height, width)
+    ]
+
+
+def _place_mask(folder: Path, place: str, item: SourceItem, mask: NDArray[np.bool_]) -> tuple[str, str]:
+    """Write a mask as 0 and 255; return its path for the datalist and its digest."""
+    path = f"{place}/{item.identity}.png"
+    return path, _write(folder / path, encode_png(mask.astype(np.uint8) * 255))
 
 
 def _place_picture(
@@ -109,10 +151,12 @@ def _place_picture(
     if replacement is not None:
         image = f"images/{item.identity}.png"
         return image, _write(folder / image, encode_png(replacement))
-    if images == "reference":
+    packed = item.image.suffix.lower() == PACKED_SUFFIX
+    suffix = Path(item.image.stem).suffix.lower() if packed else item.image.suffix.lower()
+    if images == "reference" and not packed:
         return item.image.as_posix(), hashlib.sha256(content).hexdigest()
-    image = f"images/{item.identity}{item.image.suffix.lower()}"
-    if images == "link":
+    image = f"images/{item.identity}{suffix}"
+    if images == "link" and not packed:
         (folder / image).symlink_to(item.image)
         return image, hashlib.sha256(content).hexdigest()
     return image, _write(folder / image, content)
@@ -120,7 +164,10 @@ def _place_picture(
 
 def _read(path: Path, problems: list[str]) -> bytes | None:
     try:
-        return path.read_bytes()
+        return read_bytes(path)
+    except DataError as error:
+        problems.append(str(error))
+        return None
     except OSError as error:
         problems.append(f"{path}: cannot be read ({error.strerror or error})")
         return None

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from msrf_monai.data.folder import DATALIST_NAME
 from msrf_monai.data.pictures import PICTURE_SUFFIXES
-from msrf_monai.data.splits import PARTS
+from msrf_monai.data.splits import PARTS, cross_validation_part
 from msrf_monai.errors import DataError, InputError
 from msrf_monai.files import sha256_of
 
@@ -17,6 +18,8 @@ __all__ = ["list_images", "load_datalist", "verify_dataset"]
 
 INPUT_SUFFIXES = (*sorted(PICTURE_SUFFIXES - {".gif", ".webp"}), ".dcm", ".nii", ".nii.gz")
 _PATH_KEYS = ("image", "label")
+_OPTIONAL_PATH_KEYS = ("fov", "label2")
+_EVERYTHING = "all"
 
 
 def load_datalist(
@@ -26,14 +29,17 @@ def load_datalist(
 
     Args:
         dataset_dir: folder that ``msrf-monai data prepare`` or ``synthesize`` made.
-        split: "training", "validation" or "test".
+        split: "training", "validation", "test", or "all" for the pictures of all three.
         fold: None for the parts as prepared. Otherwise "validation" is this fold of the training and validation
-            pictures and "training" all others of them; "test" stays what it is.
+            pictures and "training" all others of them; "test" stays what it is. In a data set prepared with a split
+            that is a cross-validation ("5fold" of STARE) "test" is this fold, "validation" the next one or the next
+            ones (see ``cross_validation_part``), "training" the others.
         limit: return at most so many, the first ones.
 
     Returns:
-        A dictionary with absolute paths under "image" and "label" for each picture, ordered by name, and the
-        class of the picture under "stratum" where the data set notes one for every picture.
+        A dictionary with absolute paths under "image" and "label" for each picture, ordered by name. Where every
+        picture of the part has them, also the mask of the field of view under "fov", the second observer's mask under
+        "label2" and the class of the picture under "stratum".
 
     Raises:
         DataError: when the folder, dataset.json or a file that it lists is missing, an item of the part has no image
@@ -41,23 +47,26 @@ def load_datalist(
         InputError: when ``split``, ``fold`` or ``limit`` is out of range.
     """
     folder = Path(dataset_dir)
-    if split not in PARTS:
-        raise InputError(f"split is {split!r}; expected one of {', '.join(PARTS)}")
+    if split not in (*PARTS, _EVERYTHING):
+        raise InputError(f"split is {split!r}; expected one of {', '.join(PARTS)}, {_EVERYTHING}")
     if limit is not None and limit < 1:
         raise InputError(f"limit is {limit}; expected 1 or more, or none")
     content = _read_datalist(folder)
     path = folder / DATALIST_NAME
-    items = _part(path, content, split) if fold is None or split == "test" else _fold(path, content, split, fold)
+    items = _chosen(path, content, split, fold)
     if not items:
         raise DataError(f"{path}: the {split} part is empty; prepare the data set with another split")
     root = folder.resolve()
+    # all or none, since a batch needs equal keys
+    keys = [*_PATH_KEYS, *(key for key in _OPTIONAL_PATH_KEYS if all(key in item for item in items))]
+    has_strata = all(isinstance(item.get("stratum"), str) for item in items)
     items = items[:limit]
-    chosen = [{key: str(root / item[key]) for key in _PATH_KEYS} for item in items]
+    chosen = [{key: str(root / item[key]) for key in keys} for item in items]
     missing = [file for item in chosen for file in item.values() if not Path(file).is_file()]
     if missing:
         more = f" and {len(missing) - 1} more files" if len(missing) > 1 else ""
         raise DataError(f"{missing[0]}{more}: listed in {DATALIST_NAME}, missing on disk; prepare the data set again")
-    if all(isinstance(item.get("stratum"), str) for item in items):  # all or none, since a batch needs equal keys
+    if has_strata:
         chosen = [paths | {"stratum": item["stratum"]} for paths, item in zip(chosen, items, strict=True)]
     return chosen
 
@@ -112,7 +121,8 @@ def verify_dataset(dataset_dir: str | os.PathLike[str]) -> int:
     if not isinstance(digests, dict):
         raise DataError(f"{folder / DATALIST_NAME}: has no sha256 sums; prepare the data set again")
     path = folder / DATALIST_NAME
-    listed = {item[key] for part in PARTS for item in _part(path, content, part) for key in _PATH_KEYS}
+    keys = (*_PATH_KEYS, *_OPTIONAL_PATH_KEYS)
+    listed = {item[key] for part in PARTS for item in _part(path, content, part) for key in keys if key in item}
     problems = [f"{file}: has no sha256 sum" for file in listed - digests.keys()]
     problems += [problem for file, digest in digests.items() if (problem := _file_problem(folder, file, digest))]
     if problems:
@@ -150,6 +160,12 @@ def _part(path: Path, content: dict[str, Any], split: str) -> list[dict[str, Any
                 f"{path}: item {number} of {split!r} is {item!r:.120}; expected an object whose image and label are "
                 "paths; prepare the data set again"
             )
+        for key in _OPTIONAL_PATH_KEYS:
+            if not isinstance(item.get(key, ""), str):
+                raise DataError(
+                    f"{path}: item {number} of {split!r} has {item[key]!r:.40} as {key!r}; expected a path; prepare "
+                    "the data set again"
+                )
         if not isinstance(item.get("fold", 0), int):
             raise DataError(
                 f"{path}: item {number} of {split!r} has the fold {item['fold']!r:.40}; expected a whole number; "
@@ -158,14 +174,29 @@ def _part(path: Path, content: dict[str, Any], split: str) -> list[dict[str, Any
     return items
 
 
-def _fold(path: Path, content: dict[str, Any], split: str, fold: int) -> list[dict[str, Any]]:
-    both = _part(path, content, "training") + _part(path, content, "validation")
-    items = sorted(both, key=lambda item: str(item["image"]))
+def _chosen(path: Path, content: dict[str, Any], split: str, fold: int | None) -> list[dict[str, Any]]:
+    """Return the items of a part or of all, as prepared or with a fold."""
+    is_cross_validation = content.get("crossValidation") is True
+    if split == _EVERYTHING:
+        return _together(path, content, PARTS)
+    if fold is None or (split == "test" and not is_cross_validation):
+        return _part(path, content, split)
+    items = _together(path, content, PARTS if is_cross_validation else PARTS[:2])
     folds = sorted({item["fold"] for item in items if "fold" in item})
     if fold not in folds:
         known = f"from {folds[0]} to {folds[-1]}" if folds else "none: this data set was prepared without folds"
         raise InputError(f"fold is {fold}; expected {known}")
+    if is_cross_validation:
+        return [item for item in items if _part_in(item, fold, len(folds)) == split]
     return [item for item in items if (item.get("fold") == fold) == (split == "validation")]
+
+
+def _part_in(item: dict[str, Any], fold: int, folds: int) -> str | None:
+    return cross_validation_part(item["fold"], fold, folds) if "fold" in item else None
+
+
+def _together(path: Path, content: dict[str, Any], parts: Sequence[str]) -> list[dict[str, Any]]:
+    return sorted((item for part in parts for item in _part(path, content, part)), key=lambda item: str(item["image"]))
 
 
 def _inside(root: Path, exclude: str | os.PathLike[str] | None) -> Path | None:

@@ -18,7 +18,7 @@ from msrf_monai.files import umask, write_text
 __all__ = ["DATALIST_NAME", "Entry", "new_dataset_folder", "write_datalist"]
 
 DATALIST_NAME = "dataset.json"
-_OURS = frozenset({DATALIST_NAME, "images", "labels"})
+_OURS = frozenset({DATALIST_NAME, "images", "labels", "labels2", "fov"})
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,8 @@ class Entry:
         fold: number of its fold, None for test pictures and where there are no folds.
         group: patient, sequence, … or None.
         stratum: class by which parts and folds are balanced, or None.
+        fov: path of the mask of the field of view, or None.
+        label2: path of the second observer's mask, or None.
     """
 
     identity: str
@@ -42,16 +44,16 @@ class Entry:
     fold: int | None = None
     group: str | None = None
     stratum: str | None = None
+    fov: str | None = None
+    label2: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the entry as it stands in the datalist."""
         item: dict[str, Any] = {"id": self.identity, "image": self.image, "label": self.label}
-        if self.fold is not None:
-            item["fold"] = self.fold
-        if self.group is not None:
-            item["group"] = self.group
-        if self.stratum is not None:
-            item["stratum"] = self.stratum
+        for key in ("fov", "label2", "fold", "group", "stratum"):
+            value = getattr(self, key)
+            if value is not None:
+                item[key] = value
         return item
 
 

@@ -41,6 +41,8 @@ class SourceItem:
         part: "training", "validation" or "test" where the layout says so, else None.
         group: patient, sequence, … that must not be torn apart, or None.
         stratum: class that parts and folds should hold in equal shares, such as "benign", or None.
+        label2: the second observer's mask, or None.
+        field_of_view: mask of what the camera sees, or None when it is not given.
     """
 
     identity: str
@@ -49,6 +51,8 @@ class SourceItem:
     part: str | None = None
     group: str | None = None
     stratum: str | None = None
+    label2: Path | None = None
+    field_of_view: Path | None = None
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import struct
 import warnings
@@ -19,17 +20,23 @@ from msrf_monai.errors import DataError
 
 __all__ = [
     "MAX_PIXELS",
+    "PACKED_SUFFIX",
     "PICTURE_SUFFIXES",
     "Picture",
     "encode_png",
     "large_pictures_allowed",
+    "read_bytes",
     "read_mask",
     "read_picture",
+    "read_rgb",
 ]
 
 PICTURE_SUFFIXES = frozenset(
     {".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
 )
+PACKED_SUFFIX = ".gz"
+"""Suffix of files that are packed one by one, as STARE hands its pictures out."""
+
 MAX_PIXELS = 2**27
 """Largest picture that is decoded: 134 million pixels, that is 11 585 x 11 585 or 400 MB as RGB."""
 
@@ -96,6 +103,32 @@ def read_picture(content: bytes, path: Path) -> Picture:
     return Picture(image.height, image.width, _as_loaded(content, path) if reasons else None, ", ".join(reasons))
 
 
+def read_bytes(path: Path) -> bytes:
+    """Return the bytes of a file, unpacked where its name ends in .gz.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The bytes.
+
+    Raises:
+        DataError: when a packed file is damaged, or larger than an RGB picture of ``MAX_PIXELS`` pixels of 16 bits.
+        OSError: when the file cannot be read.
+    """
+    if path.suffix.lower() != PACKED_SUFFIX:
+        return path.read_bytes()
+    limit = 6 * MAX_PIXELS + 2**20
+    try:
+        with gzip.open(path) as packed:
+            content = packed.read(limit + 1)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: cannot be unpacked ({error}); the file is damaged: get it again") from error
+    if len(content) > limit:
+        raise DataError(f"{path}: unpacks to more than {limit} bytes; expected a single picture")
+    return content
+
+
 def read_mask(content: bytes, path: Path) -> NDArray[np.bool_]:
     """Decode a binary mask.
 
@@ -125,6 +158,25 @@ def read_mask(content: bytes, path: Path) -> NDArray[np.bool_]:
             "save the alpha channel as a grey picture"
         )
     return _binary(values, path)
+
+
+def read_rgb(content: bytes, path: Path) -> NDArray[np.uint8]:
+    """Decode a picture to the 8-bit colours that are seen.
+
+    Args:
+        content: the bytes of the file.
+        path: where they come from, for the message of an error.
+
+    Returns:
+        RGB, uint8, (H, W, 3), upright; of 16 bits the upper 8.
+
+    Raises:
+        DataError: when the file cannot be decoded (see ``read_picture``).
+    """
+    pixels = _as_loaded(content, path)
+    if pixels.dtype == np.uint16:
+        pixels = (pixels // 257).astype(np.uint8)
+    return np.asarray(np.broadcast_to(pixels[..., None], (*pixels.shape, 3)) if pixels.ndim == 2 else pixels, np.uint8)
 
 
 def encode_png(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:

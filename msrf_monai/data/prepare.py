@@ -10,11 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from msrf_monai.data.catalogue import DatasetInfo, get_dataset_info
+from msrf_monai.data.catalogue import get_dataset_info
 from msrf_monai.data.checking import CheckedItem, ImageMode, Progress, check_items
+from msrf_monai.data.division import Division, divide
 from msrf_monai.data.folder import Entry, new_dataset_folder, write_datalist
+from msrf_monai.data.info import DatasetInfo
 from msrf_monai.data.layouts import Listing, SourceItem
-from msrf_monai.data.splits import PARTS, assign_folds, hold_out, random_split, read_groups, read_splits
+from msrf_monai.data.splits import read_groups
 from msrf_monai.errors import DataError, InputError
 
 __all__ = ["PreparedDataset", "prepare_dataset"]
@@ -29,7 +31,7 @@ class PreparedDataset:
     Attributes:
         name: name in the catalogue.
         folder: where it lies.
-        split: which split was made: "official", "random" or a name from splits.json.
+        split: which split was made: "official", "random", a standard one or one from splits.json.
         counts: number of pictures in "training", "validation" and "test".
         folds: number of folds, 0 when there are none.
         notes: what the user should know: a subset, leaks, pictures that were rewritten, ….
@@ -64,15 +66,20 @@ def prepare_dataset(
     than upright, CMYK and other colour models. Those become PNG without a change of intensity (see ``read_picture``),
     in every mode of ``images``.
 
+    Data sets of retinal vessels get a mask of the field of view for each picture in ``fov``, given or derived (see
+    ``derive_field_of_view``), and the second observer's masks in ``labels2``.
+
     Args:
         name: name in the catalogue, such as "kvasir_seg", or a generic layout, "folders" or "paired".
         source: folder of the downloaded data set. It may hold splits.json and groups.csv (see ``read_splits`` and
             ``read_groups``).
         out: folder to make.
-        split: "official", "random" (80/10/10, whole groups, each class for itself) or a name from splits.json. None:
-            the official one where the folders tell training from test or validation, else a random one. A split
-            without validation gets a tenth of its training pictures.
-        folds: number of folds over training and validation pictures, 0 for none.
+        split: "official", "random" (80/10/10, whole groups, each class for itself), a standard split of the data set
+            ("20_8" of CHASE_DB1) or a name from splits.json. None: the data set's default; else the official one where
+            the folders tell training from test or validation, else a random one. A split without validation gets a
+            tenth of its training pictures; in the vessel data sets the last fifth by name.
+        folds: number of folds over training and validation pictures, 0 for none. A split that is a cross-validation
+            has its own.
         seed: number that chooses the random split and the folds.
         images: "copy" the pictures, "link" to them (symbolic links), or only "reference" their absolute paths.
         strict: treat another number of pictures than the official one as an error, not as a note.
@@ -93,24 +100,24 @@ def prepare_dataset(
     _check_arguments(source, out, images=images, folds=folds)
     listing = _with_groups(info, source, _list_source(info, source))
     listing, left_out = _with_strata(info, listing, include)
-    division = _divide(info, source, listing.items, split, seed, left_out)
+    division = divide(info, source, listing.items, split=split, folds=folds, seed=seed, left_out=left_out)
     with new_dataset_folder(out, overwrite=overwrite) as folder:
-        problems = [*listing.problems, *_name_problems(listing.items), *_split_problems(division, listing.items)]
+        problems = [*listing.problems, *_name_problems(listing.items), *division.problems(listing.items)]
         problems += _count_notes(info, listing.items) if strict else []
-        checked = check_items(_distinct(listing.items), folder, images, progress)
+        checked = check_items(
+            _distinct(listing.items), folder, images, progress, with_field_of_view=info.has_field_of_view
+        )
         _raise_problems(info, source, problems + [problem for item in checked for problem in item.problems])
         used = [item for item in checked if item.item.identity in division.parts]
         _drop_unused(folder, [item for item in checked if item.item.identity not in division.parts])
-        fold_of = _folds(division, listing.items, folds, seed)
         notes = tuple(
             _count_notes(info, listing.items) + listing.notes + division.notes + _content_notes(used, division)
         )
-        fold_count = len(set(fold_of.values()))
-        header = _header(info, division.name, seed, fold_count, notes)
-        digests = {path: digest for item in used for path, digest in item.digests}
-        counts = write_datalist(folder, header, [_entry(item, division, fold_of) for item in used], digests)
+        header = _header(info, division, seed, notes)
+        digests = {path: digest for item in used for path, digest in item.digests.items()}
+        counts = write_datalist(folder, header, [_entry(item, division) for item in used], digests)
     logger.info("prepared %s: %d pictures in %s", info.name, sum(counts.values()), out)
-    return PreparedDataset(info.name, out, division.name, counts, fold_count, notes)
+    return PreparedDataset(info.name, out, division.name, counts, division.folds, notes)
 
 
 def _check_arguments(source: Path, out: Path, *, images: str, folds: int) -> None:
@@ -212,85 +219,19 @@ def _distinct(items: Sequence[SourceItem]) -> list[SourceItem]:
     return list({item.identity.casefold(): item for item in reversed(items)}.values())[::-1]
 
 
-@dataclass(frozen=True)
-class _Division:
-    """A split: its name, the part of each picture, and what to say of it."""
-
-    name: str
-    parts: dict[str, str]
-    notes: list[str]
-
-
-def _divide(
-    info: DatasetInfo,
-    source: Path,
-    items: Sequence[SourceItem],
-    split: str | None,
-    seed: int,
-    left_out: frozenset[str],
-) -> _Division:
-    """Make the split that was asked for, or the standard one; it may name pictures that are left out."""
-    official = {item.identity: item.part for item in items if item.part is not None}
-    offered = read_splits(source / "splits.json") if (source / "splits.json").is_file() else {}
-    choices = [*(("official",) if official else ()), "random", *offered]
-    name = split or ("official" if len(set(official.values())) > 1 else "random")
-    if name not in choices:
-        raise DataError(f"{source}: has no split {name!r}; it offers {', '.join(choices)}")
-    notes = []
-    if split is None and offered:
-        notes.append(f"splits.json in the source offers {', '.join(offered)}; the {name} split was made")
-    groups = {item.identity: item.group for item in items}
-    strata = {item.identity: item.stratum for item in items}
-    given = {identity: part for identity, part in offered.get(name, official).items() if identity not in left_out}
-    parts = random_split(groups, seed=seed, strata=strata) if name == "random" else given
-    if "validation" not in parts.values() and name != "random":
-        training = {identity: groups.get(identity) for identity, part in parts.items() if part == "training"}
-        taken = hold_out(training, seed=seed, strata=strata)
-        parts.update(dict.fromkeys(taken, "validation"))
-        notes.append(
-            f"the {name} split has no validation part: {len(taken)} training pictures were taken (seed {seed})"
-        )
-    if len(groups.keys() - parts.keys()):
-        notes.append(f"{len(groups.keys() - parts.keys())} pictures are not in the {name} split and were left out")
-    torn = _torn_groups(groups, parts)
-    if torn:
-        notes.append(
-            f"{torn} groups ({info.grouping or 'group'}) have pictures in more than one part of the {name} split"
-        )
-    return _Division(name, parts, notes)
-
-
-def _torn_groups(groups: Mapping[str, str | None], parts: Mapping[str, str]) -> int:
-    parts_of: dict[str, set[str]] = defaultdict(set)
-    for identity, group in groups.items():
-        if group is not None and identity in parts:
-            parts_of[group].add(parts[identity])
-    return sum(len(found) > 1 for found in parts_of.values())
-
-
-def _split_problems(division: _Division, items: Sequence[SourceItem]) -> list[str]:
-    known = {item.identity for item in items}
-    return [
-        f"{name}: is in the {division.name} split, no picture is called so" for name in division.parts.keys() - known
-    ]
-
-
-def _folds(division: _Division, items: Sequence[SourceItem], folds: int, seed: int) -> dict[str, int]:
-    """Give each training and validation picture a fold; fewer folds than asked for when there are too few groups."""
-    kept = {item.identity: item.group for item in items if division.parts.get(item.identity) in PARTS[:2]}
-    units = len({(identity if group is None else None, group) for identity, group in kept.items()})
-    if min(folds, units) < 2:
-        return {}
-    if units < folds:
-        division.notes.append(f"{units} folds instead of {folds}: there are only so many groups outside the test part")
-    strata = {item.identity: item.stratum for item in items}
-    return assign_folds(kept, folds=min(folds, units), seed=seed, strata=strata)
-
-
-def _entry(item: CheckedItem, division: _Division, fold_of: Mapping[str, int]) -> Entry:
+def _entry(item: CheckedItem, division: Division) -> Entry:
     found, identity = item.item, item.item.identity
-    part, fold = division.parts[identity], fold_of.get(identity)
-    return Entry(identity, item.image, item.label, part, fold, found.group, found.stratum)
+    return Entry(
+        identity,
+        item.paths["image"],
+        item.paths["label"],
+        division.parts[identity],
+        division.fold_of.get(identity),
+        found.group,
+        found.stratum,
+        fov=item.paths.get("fov"),
+        label2=item.paths.get("label2"),
+    )
 
 
 def _count_notes(info: DatasetInfo, items: Sequence[SourceItem]) -> list[str]:
@@ -310,24 +251,41 @@ def _count_notes(info: DatasetInfo, items: Sequence[SourceItem]) -> list[str]:
     ]
 
 
-def _content_notes(items: Sequence[CheckedItem], division: _Division) -> list[str]:
+def _content_notes(items: Sequence[CheckedItem], division: Division) -> list[str]:
     notes = []
     reasons = Counter(item.rewritten for item in items if item.rewritten)
     notes += [f"{count} pictures were written anew as PNG: {why}" for why, count in sorted(reasons.items())]
     empty = sum(item.is_empty for item in items)
     if empty:
         notes.append(f"{empty} masks are empty")
+    notes += _observation_notes(items)
     parts_of: dict[str, set[str]] = defaultdict(set)
     for item in items:
-        parts_of[item.digests[1][1]].add(division.parts[item.item.identity])
+        parts_of[item.digests[item.paths["image"]]].add(division.parts[item.item.identity])
     leaks = sum(len(parts) > 1 for parts in parts_of.values())
     if leaks:
         notes.append(f"{leaks} pictures lie in more than one part, byte for byte the same: scores will be too good")
     return notes
 
 
-def _header(info: DatasetInfo, split: str, seed: int, folds: int, notes: Sequence[str]) -> dict[str, Any]:
-    return {
+def _observation_notes(items: Sequence[CheckedItem]) -> list[str]:
+    """Say which fields of view were given and which derived, and how many pictures a second observer marked."""
+    with_field = [item.item for item in items if "fov" in item.paths]
+    derived = sorted(item.identity for item in with_field if item.field_of_view is None)
+    notes = []
+    if with_field:
+        shown = ", ".join(derived[:8]) + (", …" if len(derived) > 8 else "")
+        names = f" ({shown})" if derived else ""
+        given = len(with_field) - len(derived)
+        notes.append(f"fields of view: {given} were given, {len(derived)} were derived from the pictures{names}")
+    second = sum("label2" in item.paths for item in items)
+    if second:
+        notes.append(f"a second observer's masks are here for {second} of {len(items)} pictures")
+    return notes
+
+
+def _header(info: DatasetInfo, division: Division, seed: int, notes: Sequence[str]) -> dict[str, Any]:
+    header = {
         "name": info.name,
         "description": f"{info.title}: {info.subject}",
         "reference": info.url,
@@ -335,16 +293,18 @@ def _header(info: DatasetInfo, split: str, seed: int, folds: int, notes: Sequenc
         "citation": info.citation,
         "modality": {"0": info.modality},
         "labels": {str(index): label for index, label in enumerate(info.labels)},
-        "split": split,
+        "split": division.name,
         "seed": seed,
-        "numFolds": folds,
-        "notes": list(notes),
+        "numFolds": division.folds,
     }
+    if division.is_cross_validation:
+        header["crossValidation"] = True
+    return header | {"notes": list(notes)}
 
 
 def _drop_unused(folder: Path, items: Sequence[CheckedItem]) -> None:
     """Remove what was written for pictures that the split leaves out."""
     for item in items:
-        for path, _ in item.digests:
+        for path in item.digests:
             if not Path(path).is_absolute():
                 (folder / path).unlink()

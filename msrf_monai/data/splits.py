@@ -13,7 +13,16 @@ from typing import Any
 from msrf_monai.data.pictures import PICTURE_SUFFIXES
 from msrf_monai.errors import DataError, InputError
 
-__all__ = ["PARTS", "assign_folds", "hold_out", "random_split", "read_groups", "read_splits"]
+__all__ = [
+    "PARTS",
+    "assign_folds",
+    "cross_validation_part",
+    "hold_out",
+    "hold_out_last",
+    "random_split",
+    "read_groups",
+    "read_splits",
+]
 
 PARTS = ("training", "validation", "test")
 TEST_SHARE = VALIDATION_SHARE = 0.1
@@ -79,6 +88,56 @@ def hold_out(
             chosen, _ = _take(order, members, VALIDATION_SHARE * sum(len(members[group]) for group in order))
             names.update(name for group in chosen for name in members[group])
     return names
+
+
+def hold_out_last(groups: Mapping[str, str | None]) -> set[str]:
+    """Return the names of the last fifth of the pictures by name, whole groups: a validation part that needs no seed.
+
+    For 20 training pictures of DRIVE these are the last four, as in A. Galdran et al., State-of-the-art retinal vessel
+    segmentation with minimalistic models, Scientific Reports 12, 2022, doi:10.1038/s41598-022-09675-y.
+
+    Args:
+        groups: the group of each training picture by name, None for a picture that stands alone.
+
+    Returns:
+        The names: a fifth or a little more; of pictures that are one group, none.
+
+    Example:
+        >>> sorted(hold_out_last({str(number): None for number in range(21, 41)}))
+        ['37', '38', '39', '40']
+    """
+    members = _members(groups)
+    order = sorted(members, key=lambda group: members[group][-1])
+    wanted = len(groups) - 4 * len(groups) // 5
+    names: set[str] = set()
+    for group in reversed(order[1:]):
+        if len(names) < wanted:
+            names.update(members[group])
+    return names
+
+
+def cross_validation_part(own: int, tested: int, folds: int) -> str:
+    """Return the part of a picture in a cross-validation in which nothing is chosen on what is tested.
+
+    One fold is the test part. The folds after it, a fifth of all and one at least, are the validation part, on which
+    epoch and threshold are chosen; after the last fold comes the first. All others are for training.
+
+    Args:
+        own: fold of the picture, from 0.
+        tested: fold that is tested.
+        folds: number of folds, three or more.
+
+    Returns:
+        "training", "validation" or "test".
+
+    Example:
+        >>> [cross_validation_part(own, tested=3, folds=5) for own in range(5)]
+        ['training', 'training', 'training', 'test', 'validation']
+    """
+    distance = (own - tested) % folds
+    if distance == 0:
+        return "test"
+    return "validation" if distance <= max(1, round(folds / 5)) else "training"
 
 
 def assign_folds(

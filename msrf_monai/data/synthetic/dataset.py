@@ -105,6 +105,8 @@ def synthesize_dataset(
 ) -> Path:
     """Draw a data set and write it as ``prepare_dataset`` would, so that ``load_datalist`` reads it.
 
+    Drawn retinas come with their field of view, as the vessel data sets do.
+
     Args:
         kind: see ``synthesize_case``.
         out: folder to make.
@@ -138,8 +140,9 @@ def synthesize_dataset(
     folds = min(folds, len(kept))
     fold_of = assign_folds(kept, folds=folds, seed=seed) if folds > 1 else {}
     digests: dict[str, str] = {}
+    places = ("images", "labels", *(("fov",) if kind == "vessels" else ()))
     with new_dataset_folder(out, overwrite=overwrite) as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
-        for place in ("images", "labels"):
+        for place in places:
             (folder / place).mkdir()
         draw = partial(_draw_files, folder=folder, kind=kind, seed=seed, size=size, size_jitter=size_jitter)
         for done, written in enumerate(pool.map(draw, range(len(names)), names), start=1):
@@ -147,7 +150,14 @@ def synthesize_dataset(
             if progress is not None:
                 progress(done, len(names))
         entries = [
-            Entry(name, f"images/{name}.png", f"labels/{name}.png", part, fold_of.get(name))
+            Entry(
+                name,
+                f"images/{name}.png",
+                f"labels/{name}.png",
+                part,
+                fold_of.get(name),
+                fov=f"fov/{name}.png" if "fov" in places else None,
+            )
             for name, part in zip(names, parts, strict=True)
         ]
         write_datalist(folder, _header(kind, seed, len(set(fold_of.values()))), entries, digests)
@@ -157,15 +167,19 @@ def synthesize_dataset(
 def _draw_files(
     index: int, name: str, *, folder: Path, kind: str, seed: int, size: tuple[int, int], size_jitter: float
 ) -> dict[str, str]:
-    """Draw picture number ``index``, write it and its mask, and return the digests by path."""
+    """Draw picture number ``index``, write it and its masks, and return the digests by path."""
     own_seed = int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
     changes = np.random.default_rng([own_seed, 1]).uniform(1 - size_jitter, 1 + size_jitter, 2)
     height, width = (
         max(SMALLEST_PX, round(length * float(change))) for length, change in zip(size, changes, strict=True)
     )
-    image, mask = synthesize_image(kind, own_seed, (height, width))
+    case = synthesize_case(kind, own_seed, (height, width))
+    drawn = {"images": case.image, "labels": case.mask, "fov": case.field_of_view}
     digests = {}
-    for path, pixels in ((f"images/{name}.png", image), (f"labels/{name}.png", mask)):
+    for place, pixels in drawn.items():
+        if pixels is None:
+            continue
+        path = f"{place}/{name}.png"
         content = encode_png(pixels)
         (folder / path).write_bytes(content)
         digests[path] = hashlib.sha256(content).hexdigest()
