@@ -3,13 +3,33 @@
 from __future__ import annotations
 
 from msrf_monai.networks.nets import (
+    HiGMISNet,
+    HiGMISNetGenerator,
+    HiGMISNetGeneratorOutput,
+    HiGMISNetOutput,
     IMFFNet,
     IMFFNetOutput,
     MSRFNet,
     MSRFNetOutput,
+    PatchDiscriminator,
     RecalibratedUNet,
     SEUNet,
     SSRUNet,
+    fuse_probabilities,
 )
 
-__all__ = ["IMFFNet", "IMFFNetOutput", "MSRFNet", "MSRFNetOutput", "RecalibratedUNet", "SEUNet", "SSRUNet"]
+__all__ = [
+    "HiGMISNet",
+    "HiGMISNetGenerator",
+    "HiGMISNetGeneratorOutput",
+    "HiGMISNetOutput",
+    "IMFFNet",
+    "IMFFNetOutput",
+    "MSRFNet",
+    "MSRFNetOutput",
+    "PatchDiscriminator",
+    "RecalibratedUNet",
+    "SEUNet",
+    "SSRUNet",
+    "fuse_probabilities",
+]

@@ -1,0 +1,116 @@
+"""Norms by the statistics of the map itself, and convolutions with such a norm: what Hi-gMISnet is built from."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import nn
+
+from msrf_monai.errors import InputError
+from msrf_monai.networks.blocks.keras_norm import keras_batch_norm
+
+__all__ = ["FeatureNorm", "ImageNorm", "LiveBatchNorm", "conv_norm", "conv_norm_relu", "feature_norm"]
+
+FeatureNorm = Literal["instance", "batch_always", "batch"]
+"""Which statistics a norm takes: of each image, of the batch even in evaluation mode, or running ones of batches."""
+
+_EPS = 1e-3
+
+
+class ImageNorm(nn.InstanceNorm2d):
+    """Instance norm with weight and bias whose result for a map of one cell is the bias; PyTorch's own refuses one.
+
+    Args:
+        channels: channels to normalise.
+        eps: added to the variance; 1e-3 is Keras'.
+    """
+
+    def __init__(self, channels: int, eps: float = _EPS) -> None:
+        super().__init__(channels, eps=eps, affine=True)
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Norm ``(B, C, H, W)`` by the mean and variance of each image and channel."""
+        return torch.instance_norm(input, self.weight, self.bias, None, None, True, 0.0, self.eps, True)
+
+
+class LiveBatchNorm(nn.BatchNorm2d):
+    """Batch norm by the statistics of the batch at hand, in evaluation mode too: one image changes another's result.
+
+    Args:
+        channels: channels to normalise.
+        eps: added to the variance; 1e-3 is Keras'.
+    """
+
+    def __init__(self, channels: int, eps: float = _EPS) -> None:
+        super().__init__(channels, eps=eps, track_running_stats=False)
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Norm ``(B, C, H, W)`` by the mean and variance of each channel over the batch."""
+        return torch.batch_norm(input, self.weight, self.bias, None, None, True, 0.0, self.eps, True)
+
+
+def feature_norm(kind: FeatureNorm, channels: int) -> nn.Module:
+    """Make a norm with Keras' eps, 1e-3, weight 1 and bias 0.
+
+    Args:
+        kind: "instance" (statistics of each image: a batch changes nothing), "batch_always" (of the batch at hand, in
+            training and in evaluation; the same as "instance" for batches of one), or "batch" (running statistics in
+            evaluation, momentum as Keras).
+        channels: channels to normalise.
+
+    Returns:
+        The layer for ``(B, channels, H, W)``.
+
+    Raises:
+        InputError: when ``kind`` is none of the above.
+    """
+    if kind == "instance":
+        return ImageNorm(channels)
+    if kind == "batch_always":
+        return LiveBatchNorm(channels)
+    if kind == "batch":
+        return keras_batch_norm(channels, eps=_EPS)
+    raise InputError(f"norm is {kind!r}; expected one of {', '.join(map(repr, get_args(FeatureNorm)))}")
+
+
+def conv_norm(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int | tuple[int, int],
+    *,
+    norm: FeatureNorm,
+    bias: bool = True,
+    dilation: int = 1,
+) -> nn.Sequential:
+    """Make a convolution that keeps the size, and a norm.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the result.
+        kernel_size: odd size of the kernel, or its two sizes (rows, columns).
+        norm: see ``feature_norm``.
+        bias: whether the convolution has one.
+        dilation: distance of the kernel's taps.
+
+    Returns:
+        The two layers.
+    """
+    rows, columns = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
+    padding = (dilation * (rows // 2), dilation * (columns // 2))
+    conv = nn.Conv2d(in_channels, out_channels, (rows, columns), padding=padding, dilation=dilation, bias=bias)
+    return nn.Sequential(conv, feature_norm(norm, out_channels))
+
+
+def conv_norm_relu(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int | tuple[int, int],
+    *,
+    norm: FeatureNorm,
+    bias: bool = True,
+    dilation: int = 1,
+) -> nn.Sequential:
+    """Make a convolution that keeps the size, a norm, and ReLU; arguments as for ``conv_norm``."""
+    layers = conv_norm(in_channels, out_channels, kernel_size, norm=norm, bias=bias, dilation=dilation)
+    return layers.append(nn.ReLU(inplace=True))
