@@ -102,6 +102,8 @@ class FieldOfViewScoreHandler(IgniteMetricHandler):
             output_transform=output_transform,
             save_details=False,
         )
+        # ignite would cut lists of images into pairs of prediction and truth, which three lists are not
+        self._skip_unrolling = True
 
     @reinit__is_reduced  # type: ignore[untyped-decorator]
     def update(self, output: Sequence[Any]) -> None:

@@ -5,9 +5,11 @@ With the share of positives p (the prevalence), sensitivity Se and specificity S
     accuracy = p Se + (1 - p) Sp
     F1 = 2 p Se / (p Se + p + (1 - p) (1 - Sp))
 
-Each equation gives a p. The test images have only one, so the two must agree, apart from rounding and from the small
-distance between a mean of images and a score of all pixels. Where they do not, the row holds a number that is something
-else, often the negative predictive value under the name of specificity.
+Each equation gives a p. Scores of the same pixels have only one, so the two must agree up to rounding. Means over
+images need not: where images differ much they drift apart, by .009 for the second observer of CHASE_DB1 and by .023 for
+that of STARE, inside the field of view. So a disagreement says that a number is something else **or** that the row is a
+mean over very different images; the re-derived scores help to tell. A frequent cause is the negative predictive value
+under the name of specificity.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ class ScoreConsistency:
     """What published sensitivity, specificity, F1 and accuracy imply.
 
     Args:
-        agree: whether the four can all be true.
+        agree: whether the four can be scores of the same pixels, or means close to them.
         prevalence_from_accuracy: share of positives that follows from sensitivity, specificity and accuracy.
         prevalence_from_f1: share of positives that follows from sensitivity, specificity and F1.
         f1_from_accuracy: F1 that sensitivity, specificity and accuracy mean together.
@@ -84,15 +86,15 @@ def published_scores_consistency(
     tolerance: float = 0.01,
     decimals: int = 4,
 ) -> ScoreConsistency:
-    """Check whether four published scores of one test can all be true, and re-derive the others without specificity.
+    """Check whether four published scores can be of the same pixels, and re-derive the others without specificity.
 
     Args:
         sensitivity: in [0, 1], as are the others.
         specificity: as printed.
         f1: F1 or Dice.
         accuracy: as printed.
-        tolerance: how far the two implied shares of positives may be apart beyond rounding. Means over images differ
-            from scores of all pixels, so some distance is no sign of an error.
+        tolerance: how far the two implied shares of positives may be apart beyond rounding. The default leaves room
+            for means over images; 0 is right for scores of all pixels together.
         decimals: digits after the point that were printed, from 0.1234 on 4.
 
     Returns:
@@ -114,6 +116,7 @@ def published_scores_consistency(
             raise InputError(f"{name} is {value}; expected a share in [0, 1]: divide per cent by 100")
     if tolerance < 0 or decimals < 1:
         raise InputError(f"tolerance must be 0 or more and decimals 1 or more, got {tolerance} and {decimals}")
+    sensitivity, specificity, f1, accuracy = (float(value) for value in printed.values())
     half = 0.5 * 10**-decimals
     p_accuracy = _from_accuracy(sensitivity, specificity, accuracy)
     p_f1 = _from_f1(sensitivity, specificity, f1)
@@ -188,9 +191,11 @@ def _verdict(row: ScoreConsistency, specificity: float) -> str:
     shares = f"{row.prevalence_from_accuracy:.3f} by accuracy and {row.prevalence_from_f1:.3f} by F1"
     if row.agree:
         return f"The four scores agree: with the printed specificity the share of positives is {shares}."
-    said = f"The four scores cannot all be true: with the printed specificity the share of positives is {shares}."
+    said = (
+        f"The four scores cannot be of the same pixels: with the printed specificity the positives' share is {shares}."
+    )
     if math.isnan(row.specificity):
-        return f"{said} Sensitivity, F1 and accuracy alone cannot be true either."
+        return f"{said} Sensitivity, F1 and accuracy alone cannot be either."
     derived = f"sensitivity, F1 and accuracy mean a share of {row.prevalence:.3f} and a specificity of"
     if row.specificity_is_npv:
         return (

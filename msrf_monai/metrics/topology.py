@@ -58,7 +58,8 @@ def centreline_dice(pred: Tensor, label: Tensor, fov: Tensor | None = None) -> f
     """Return clDice: the Dice score of centre lines, after Shit et al. (CVPR 2021), on decided masks.
 
     The harmonic mean of the share of the prediction's skeleton that lies in the truth and the share of the truth's
-    skeleton that lies in the prediction. Both axes may be exchanged without changing the value.
+    skeleton that lies in the prediction. Exchanging the axes moves the skeletons a little: by up to 0.002 in an image
+    of CHASE_DB1 or STARE, and by 0.00002 in the mean of the images.
 
     Args:
         pred: decided mask (H, W), {0, 1}; axes of size 1 may stand before.

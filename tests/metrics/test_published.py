@@ -35,7 +35,7 @@ def test_the_rows_of_imff_net_print_npv_as_specificity(
     assert (row.prevalence, row.specificity, row.npv) == pytest.approx(derived[:3], abs=5.1e-5)
     assert (row.ppv, row.mcc) == pytest.approx(derived[3:], abs=5.1e-4)
     assert abs(row.npv - printed[1]) <= 2.5e-4
-    assert "cannot all be true" in row.verdict
+    assert "cannot be of the same pixels" in row.verdict
     assert "is the negative predictive value" in row.verdict
 
 
@@ -100,13 +100,13 @@ def test_scores_of_any_table_of_counts_agree_and_are_derived_exactly() -> None:
 def test_limits(printed: tuple[float, ...], agree: bool) -> None:
     row = published_scores_consistency(*printed)
     assert row.agree is agree
-    assert row.verdict.startswith("The four scores agree" if agree else "The four scores cannot all be true")
+    assert row.verdict.startswith("The four scores agree" if agree else "The four scores cannot be of the same pixels")
 
 
 def test_a_row_of_which_three_are_impossible_already_has_nothing_to_derive() -> None:
     row = published_scores_consistency(0.5, 0.95, 0.9, 0.9)
     assert np.isnan([row.prevalence, row.specificity, row.npv, row.ppv, row.mcc]).all()
-    assert "alone cannot be true either" in row.verdict
+    assert "alone cannot be either" in row.verdict
 
 
 def test_the_tolerance_decides() -> None:
