@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ Truth = dict[str, dict[str, np.ndarray]]
 SIZE = (44, 60)
 
 
+@cache
 def picture(seed: int, size: tuple[int, int] = SIZE) -> dict[str, np.ndarray]:
     """Draw a retina with two observers' masks, the second one's shifted by a pixel, and a field of view."""
     case = synthesize_case("vessels", seed, size)
