@@ -61,10 +61,11 @@ class FieldOfViewScore(CumulativeIterationMetric):
         return vessel_pixel_scores(counts)[self.score].nanmean()
 
     def _compute_list(
-        self, y_pred: Sequence[Tensor], y: Sequence[Tensor] | None = None, *, fov: Any = None, **kwargs: Any
+        self, y_pred: Tensor | Sequence[Tensor], y: Tensor | Sequence[Tensor] | None = None, **kwargs: Any
     ) -> Tensor:
         if y is None:
             return self._compute_tensor(y_pred[0])
+        fov = kwargs.get("fov")
         regions = [None] * len(y) if fov is None else fov
         if not len(y_pred) == len(y) == len(regions):
             raise InputError(
@@ -105,7 +106,7 @@ class FieldOfViewScoreHandler(IgniteMetricHandler):
         # ignite would cut lists of images into pairs of prediction and truth, which three lists are not
         self._skip_unrolling = True
 
-    @reinit__is_reduced  # type: ignore[untyped-decorator]
+    @reinit__is_reduced
     def update(self, output: Sequence[Any]) -> None:
         """Take the images of one iteration.
 
