@@ -20,11 +20,16 @@ app = typer.Typer(help="List, prepare, draw and verify data sets.", no_args_is_h
 _BAR_DELAY_S = 2.0
 _BUNDLE = "bundles/msrf_net_polyp_segmentation"
 _SKIN_BUNDLE = "bundles/ssr_unet_skin_lesion_segmentation"
-_OVERLAYS = {name: (_BUNDLE, name) for name in ("kvasir_seg", "cvc_clinicdb", "dsb2018")} | {
-    "isic2018": (_SKIN_BUNDLE, "isic2018"),
-    "isic2017": (_SKIN_BUNDLE, "isic2018"),
-    "busi": (_SKIN_BUNDLE, "busi"),
-}
+_VESSEL_BUNDLE = "bundles/imff_net_retinal_vessel_segmentation"
+_OVERLAYS = (
+    {name: (_BUNDLE, name) for name in ("kvasir_seg", "cvc_clinicdb", "dsb2018")}
+    | {
+        "isic2018": (_SKIN_BUNDLE, "isic2018"),
+        "isic2017": (_SKIN_BUNDLE, "isic2018"),
+        "busi": (_SKIN_BUNDLE, "busi"),
+    }
+    | {name: (_VESSEL_BUNDLE, name) for name in ("chase_db1", "drive", "stare", "hrf")}
+)
 """The bundle, and the overlay in its configs/datasets, for each data set that has one."""
 
 
@@ -142,7 +147,7 @@ def synthesize(
             progress=progress,
         )
     typer.echo(f"{kind.value}: {_counts(counts)} in {folder}")
-    _say_next(folder)
+    _say_next(folder, _VESSEL_BUNDLE if kind is _Kind.VESSELS else _BUNDLE)
 
 
 @app.command()

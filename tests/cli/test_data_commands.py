@@ -50,6 +50,7 @@ def test_list_shows_every_data_set_with_licence_and_folders(invoke: Runner) -> N
         assert f"{info.name}: {info.title}" in shown
         assert info.licence in shown
     assert "grouped by: video sequence" in shown
+    assert "splits: 20_8, 8_20, random" in shown
 
 
 def test_prepare_says_where_the_data_set_is_and_what_comes_next(invoke: Runner, source: Path, tmp_path: Path) -> None:
@@ -128,6 +129,13 @@ def test_synthesize_then_verify(invoke: Runner, tmp_path: Path) -> None:
     assert f"nuclei: 3 training, 1 validation, 1 test pictures in {out}" in shown
     assert Image.open(load_datalist(out, "test")[0]["image"]).size == (48, 32)
     assert f"{out}: 10 files are as they were prepared" in invoke("verify", out)
+
+
+def test_drawn_vessels_lead_to_the_bundle_of_vessels(invoke: Runner, tmp_path: Path, repository: Path) -> None:
+    words = command(invoke("synthesize", "vessels", "--out", tmp_path / "drawn", "-n", "2,1,1", "--size", "32x40"))
+
+    assert words[words.index("--bundle_root") + 1] == "bundles/imff_net_retinal_vessel_segmentation"
+    assert (repository / words[words.index("--config_file") + 1]).is_file()
 
 
 @pytest.mark.parametrize(
