@@ -159,7 +159,7 @@ def _best_circle(levels: tuple[NDArray[np.uint8], ...]) -> _Circle | None:
 
 def _circle_of(field: NDArray[np.bool_]) -> tuple[_Circle | None, float]:
     """Return the circle of an outline and how much of what is to be seen of it the outline follows, or (None, 0)."""
-    tolerance = _TOLERANCE * min(field.shape)
+    tolerance = max(1.0, _TOLERANCE * min(field.shape))
     points = _outline(field)
     circle = _most_supported(points, tolerance, field.shape) if len(points) >= 3 else None
     for _ in range(3):

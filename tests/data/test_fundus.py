@@ -274,7 +274,7 @@ def test_every_stare_picture_is_tested_once_and_nothing_is_chosen_on_it(
 def test_leaving_one_out_goes_by_name_and_folds_by_the_seed(
     tmp_path: Path, stare: Callable[..., tuple[Path, Truth]]
 ) -> None:
-    source, truth = stare(packed=False)
+    source, truth = stare(packed=False, count=10)
     folders = [
         prepare_dataset("stare", source, tmp_path / f"{split}{seed}", split=split, seed=seed).folder
         for split in ("leave_one_out", "5fold")
