@@ -17,9 +17,13 @@ from msrf_monai.engines.seeding import SeedEpochs, epoch_seed
 from msrf_monai.engines.stopping import EarlyStop
 from msrf_monai.engines.summary import case_row, summarise
 from msrf_monai.engines.training_state import TrainingState
+from msrf_monai.engines.vessel_report import VesselReport
+from msrf_monai.engines.vessel_report_overlay import draw_vessel_overlay
+from msrf_monai.engines.vessel_report_threshold import ChooseThreshold, read_threshold
 from msrf_monai.engines.weights import LoadWeights, load_weights, read_weights
 
 __all__ = [
+    "ChooseThreshold",
     "EarlyStop",
     "ExponentialMovingAverage",
     "GalleryCase",
@@ -34,12 +38,15 @@ __all__ = [
     "SegmentationReport",
     "TrainingCurves",
     "TrainingState",
+    "VesselReport",
     "case_names",
     "case_row",
     "draw_curves",
     "draw_gallery",
+    "draw_vessel_overlay",
     "epoch_seed",
     "load_weights",
+    "read_threshold",
     "read_weights",
     "save_weights",
     "summarise",
