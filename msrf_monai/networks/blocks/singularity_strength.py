@@ -69,19 +69,22 @@ def box_sums(x: torch.Tensor, max_scale: int) -> list[torch.Tensor]:
 
 def _doubled_sums(x: torch.Tensor, max_scale: int) -> list[torch.Tensor]:
     largest = 1 << max_scale
-    before, after = largest // 2 - 1, largest // 2
-    size = x.shape[2:]
-    padding = [before, after] * len(size)
-    sums = F.pad(x, padding)
+    return _sums_inside(F.pad(x, [largest // 2 - 1, largest // 2] * (x.dim() - 2)), max_scale)
+
+
+def _sums_inside(padded: torch.Tensor, max_scale: int) -> list[torch.Tensor]:
+    """Return the box sums of a map with K/2 - 1 zeros before it and K/2 after it on every axis, K = 2 ** max_scale."""
+    largest = 1 << max_scale
+    sums = padded
     boxes: list[torch.Tensor] = []
     for scale in range(max_scale):
         shift = 1 << scale
-        for axis in range(2, x.dim()):
+        for axis in range(2, padded.dim()):
             length = sums.shape[axis] - shift
             sums = sums.narrow(axis, 0, length) + sums.narrow(axis, shift, length)
         box = sums
-        for axis in range(2, x.dim()):
-            box = box.narrow(axis, largest // 2 - shift, x.shape[axis])
+        for axis in range(2, padded.dim()):
+            box = box.narrow(axis, largest // 2 - shift, padded.shape[axis] - largest + 1)
         boxes.append(box)
     return boxes
 
@@ -173,6 +176,43 @@ def _slope(
     for j in range(1, max_scale // 2):
         exponent = exponent + (centre - j) / total * torch.log2(boxes[max_scale - 1 - j] / boxes[j])
     return exponent
+
+
+def _mean_exponent(planes: torch.Tensor, max_scale: int, low: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
+    """Return the exponents' means over space, ``(B, C)``, without gradients and without making the exponents.
+
+    The mean of logarithms is the logarithm of a product: four masses, each at least 1 and far from float32's limit, are
+    multiplied before the logarithm, the slowest step, is taken. The density is made inside its border of zeros.
+    """
+    before, after = (1 << max_scale) // 2 - 1, (1 << max_scale) // 2
+    values = _at_least_float32(planes)
+    density = values.new_zeros(*values.shape[:2], *(size + before + after for size in values.shape[2:]))
+    inside = density
+    for axis in range(2, values.dim()):
+        inside = inside.narrow(axis, before, values.shape[axis])
+    torch.sub(values, low, out=inside)
+    inside.mul_(gain).add_(1.0)
+    boxes = _sums_inside(density, max_scale)
+    centre = (max_scale - 1) / 2
+    total = max_scale * (max_scale * max_scale - 1) / 12
+    mean = planes.new_zeros(planes.shape[:2], dtype=values.dtype)
+    for j in range(max_scale // 2):
+        mean += (centre - j) / total * _mean_log2_ratio(boxes[max_scale - 1 - j], boxes[j])
+    return mean
+
+
+def _mean_log2_ratio(upper: torch.Tensor, lower: torch.Tensor) -> torch.Tensor:
+    """Return the mean over space of log2(upper / lower) for values in [1, 2 ** 30], ``(B, C)``."""
+    rows = upper.shape[2] // 4
+    count = upper.shape[2:].numel()
+
+    def products(box: torch.Tensor) -> torch.Tensor:
+        first, second, third, fourth = box[:, :, : 4 * rows].split(rows, dim=2)
+        return (first * second) * (third * fourth)
+
+    result = torch.log2(products(upper) / products(lower)).flatten(2).sum(dim=2) if rows else 0.0
+    rest = torch.log2(upper[:, :, 4 * rows :] / lower[:, :, 4 * rows :]).flatten(2).sum(dim=2)
+    return (result + rest) / count
 
 
 def _weighted_slope(boxes: list[torch.Tensor], weights: torch.Tensor) -> torch.Tensor:
@@ -332,7 +372,14 @@ class LocalSingularityStrength(nn.Module):
 
     @torch.jit.unused
     def _means(self, planes: torch.Tensor, *ranges: torch.Tensor) -> torch.Tensor:
-        return self.exponent_of_planes(planes, *ranges).flatten(2).mean(dim=2)
+        if (
+            torch.is_grad_enabled()
+            or self.norm_scope == "none"
+            or self.normalize_borders
+            or self.scale_logits is not None
+        ):
+            return self.exponent_of_planes(planes, *ranges).flatten(2).mean(dim=2)
+        return _mean_exponent(planes, self.max_scale, *(ranges or _low_and_gain(planes, "sample")))
 
     @torch.jit.unused
     def _moments(self, centre: float, planes: torch.Tensor, *ranges: torch.Tensor) -> torch.Tensor:
