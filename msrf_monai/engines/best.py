@@ -62,28 +62,37 @@ class SaveBest:
         network: what to save; the evaluator's own network by default.
         filename: name of the weights; the JSON file has the same name with ``.json``.
         seed: seed of the run, noted in the JSON file.
+        last: save at each validation, the best or not, so that the last one stays: for recipes that choose nothing.
     """
 
     def __init__(
-        self, save_dir: str, *, network: nn.Module | None = None, filename: str = "model.pt", seed: int | None = None
+        self,
+        save_dir: str,
+        *,
+        network: nn.Module | None = None,
+        filename: str = "model.pt",
+        seed: int | None = None,
+        last: bool = False,
     ) -> None:
         self.path = Path(save_dir) / filename
         self.network = network
         self.seed = seed
+        self.last = last
 
     def attach(self, engine: Any) -> None:
         """Register with an evaluator that has a key metric."""
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def __call__(self, engine: Any) -> None:
-        """Save when this epoch is the best; only the process of rank 0 writes.
+        """Save when this epoch is the best, or always with ``last``; only the process of rank 0 writes.
 
         Raises:
             StorageError: when the files cannot be written.
             NonFiniteLossError: when a parameter or buffer is NaN or infinite; an older file stays.
         """
         state = engine.state
-        if state.best_metric_epoch != state.epoch or idist.get_rank() != 0:
+        is_best = state.best_metric_epoch == state.epoch
+        if not (is_best or self.last) or idist.get_rank() != 0:
             return
         network = self.network if self.network is not None else engine.network
         refuse_non_finite(unwrap(network).state_dict(), epoch=int(state.epoch), path=self.path)
@@ -92,11 +101,10 @@ class SaveBest:
             "sha256": digest,
             "epoch": int(state.epoch),
             "metric": state.key_metric_name,
-            "value": float(state.best_metric),
+            "value": float(state.best_metric if is_best else state.metrics[state.key_metric_name]),
             "seed": self.seed,
             "versions": versions(),
         }
         write_text(self.path.with_suffix(".json"), json.dumps(record, indent=4) + "\n")
-        _LOGGER.info(
-            "epoch %d is the best so far (%s %.4f): %s", record["epoch"], record["metric"], record["value"], self.path
-        )
+        what = "is the best so far" if is_best else "was saved"
+        _LOGGER.info("epoch %d %s (%s %.4f): %s", record["epoch"], what, record["metric"], record["value"], self.path)

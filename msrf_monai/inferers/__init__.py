@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from msrf_monai.inferers.flip_averaging import FlipAveragingInferer
 from msrf_monai.inferers.mask_sliding_window import MaskSlidingWindowInferer
 
-__all__ = ["MaskSlidingWindowInferer"]
+__all__ = ["FlipAveragingInferer", "MaskSlidingWindowInferer"]

@@ -9,6 +9,7 @@ from msrf_monai.edges import canny_edges, mask_edge_target, mask_edges
 from msrf_monai.transforms.colour import RandColorJitter, RandColorJitterd, shift_colours
 from msrf_monai.transforms.decide import DecideMask, DecideMaskd, decide_mask
 from msrf_monai.transforms.edge_map import EdgeMap, EdgeMapd, EdgeTarget, EdgeTargetd
+from msrf_monai.transforms.field_of_view import ClearOutsided, FieldOfViewd, NormalizeInsided
 from msrf_monai.transforms.layout import SafeFolderLayout
 from msrf_monai.transforms.load import LoadImage2D, LoadImage2Dd
 from msrf_monai.transforms.load_mask import LoadMask2D, LoadMask2Dd
@@ -20,18 +21,22 @@ from msrf_monai.transforms.restore import RestoreSized
 from msrf_monai.transforms.rows import to_planes, to_rows
 from msrf_monai.transforms.save import SaveMask, SaveMaskd, SaveProbability, SaveProbabilityd
 from msrf_monai.transforms.select import SelectMask, SelectMaskd
+from msrf_monai.transforms.vessel_measures import SaveVesselMeasuresd
 
 __all__ = [
+    "ClearOutsided",
     "DecideMask",
     "DecideMaskd",
     "EdgeMap",
     "EdgeMapd",
     "EdgeTarget",
     "EdgeTargetd",
+    "FieldOfViewd",
     "LoadImage2D",
     "LoadImage2Dd",
     "LoadMask2D",
     "LoadMask2Dd",
+    "NormalizeInsided",
     "Picture",
     "RandColorJitter",
     "RandColorJitterd",
@@ -45,6 +50,7 @@ __all__ = [
     "SaveOverlayd",
     "SaveProbability",
     "SaveProbabilityd",
+    "SaveVesselMeasuresd",
     "SelectMask",
     "SelectMaskd",
     "canny_edges",
