@@ -1,4 +1,4 @@
-"""``msrf-monai experiment``: cross-validate variants of a bundle."""
+"""``msrf-monai experiment``: cross-validate variants of a bundle, or evaluate trained networks across data sets."""
 
 from __future__ import annotations
 
@@ -12,18 +12,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from msrf_monai.experiments import Outcome, Plan, RunSpec
+    from msrf_monai.experiments import (
+        CrossPlan,
+        EvaluationOutcome,
+        EvaluationSpec,
+        Outcome,
+        Plan,
+        RunSpec,
+        TrainedModel,
+    )
 
 __all__ = ["app"]
 
 SOME_FAILED = 3
 
-app = typer.Typer(help="Compare variants of a bundle.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(help="Compare variants of a bundle, or data sets.", no_args_is_help=True, add_completion=False)
 
 
 @app.callback()
 def _group() -> None:
-    """Compare variants of a bundle."""
+    """Compare variants of a bundle, or data sets."""
 
 
 @app.command("cross-validate")
@@ -102,6 +110,60 @@ def cross_validate_command(
     _report(plan, outcomes, quiet=quiet)
 
 
+@app.command("cross-dataset")
+def cross_dataset_command(
+    bundle: Annotated[list[Path], typer.Option(help="Folder of the bundle; once for all weights, or once for each.")],
+    weights: Annotated[list[Path], typer.Option(help="Trained weights; may be repeated.")],
+    trained_on: Annotated[
+        list[str], typer.Option(help="Prepared data set that the weights were trained on; once for each weights.")
+    ],
+    dataset: Annotated[
+        list[str], typer.Option(help="Prepared data set to evaluate on: its folder, or its name in data/; repeat it.")
+    ],
+    output: Annotated[Path, typer.Option(help="Folder of all results; an interrupted run goes on in it.")],
+    name: Annotated[
+        list[str] | None, typer.Option(help="What to call the weights; by default the data set of --trained-on.")
+    ] = None,
+    overlay: Annotated[
+        list[str] | None, typer.Option(help="Overlay of every evaluation, such as widths/quarter; may be repeated.")
+    ] = None,
+    override: Annotated[
+        list[str] | None, typer.Option(help="KEY=VALUE of the configuration, for every evaluation; may be repeated.")
+    ] = None,
+    parts: Annotated[
+        str | None,
+        typer.Option(help="Parts of every data set to take (default: test of the one trained on, all of others)."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume/--no-resume", help="Go on in a folder that holds the same comparison.")
+    ] = True,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show failures and the page's path only.")] = False,
+) -> None:
+    """Evaluate trained networks on several data sets, into one table. Exit code 3 when some evaluations failed."""
+    from msrf_monai.errors import CheckpointError, ConfigError, InputError
+    from msrf_monai.experiments import CrossDataset, ProcessRunner, evaluate_across, plan_cross_dataset
+
+    try:
+        plan = plan_cross_dataset(
+            CrossDataset(
+                models=_models(bundle, weights, trained_on, name),
+                datasets=dataset,
+                output=output,
+                overlays=overlay or (),
+                overrides=_overrides(override or []),
+                parts=None if parts is None else _names(parts),
+                resume=resume,
+            )
+        )
+        with _shown_across(plan, quiet=quiet) as watch, _ended_by_signal():
+            runner = ProcessRunner()
+            outcomes = evaluate_across(plan, runner=runner, observer=watch, command_line=["msrf-monai", *sys.argv[1:]])
+    except (CheckpointError, ConfigError, InputError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from error
+    _report_across(plan, outcomes, quiet=quiet)
+
+
 class _Watch:
     """Shows a bar over all runs on stderr, and a line for each run that ends."""
 
@@ -151,6 +213,83 @@ def _shown(plan: Plan, *, quiet: bool) -> Iterator[_Watch]:
     hidden = True if quiet else None  # None: hidden where nobody watches
     with tqdm(desc="cross-validation", unit=" runs", disable=hidden, leave=False, dynamic_ncols=True) as bar:
         yield _Watch(bar, quiet=quiet)
+
+
+class _AcrossWatch:
+    """Shows a bar over all evaluations on stderr, and a line for each that ends."""
+
+    def __init__(self, bar: Any, *, quiet: bool) -> None:
+        self.bar = bar
+        self.quiet = quiet
+
+    def begin(self, total: int) -> None:
+        self.bar.total = total
+        self.bar.refresh()
+
+    def started(self, spec: EvaluationSpec) -> None:
+        self.bar.set_postfix_str(f"{spec.model} on {spec.dataset}")
+
+    def ended(self, outcome: EvaluationOutcome) -> None:
+        self.bar.update()
+        pair = f"{outcome.spec.model} on {outcome.spec.dataset}"
+        if outcome.failure is not None:
+            failure = outcome.failure
+            lines = "".join(f"\n    {line}" for line in failure.lines)
+            self._say(f"FAILED {pair}: {failure.message}; see {failure.log}{lines}")
+        elif not self.quiet:
+            how = "was finished before" if outcome.state == "reused" else f"done in {outcome.seconds:.0f} s"
+            self._say(f"{pair}: {how}")
+
+    def _say(self, text: str) -> None:
+        self.bar.write(text, file=sys.stderr)
+
+
+@contextmanager
+def _shown_across(plan: CrossPlan, *, quiet: bool) -> Iterator[_AcrossWatch]:
+    from tqdm import tqdm
+
+    if not quiet:
+        for note in plan.notes:
+            typer.echo(f"note: {note}", err=True)
+        pairs = (f"{spec.model} on {spec.dataset} ({spec.images} images)" for spec in plan.runs)
+        typer.echo(", ".join(pairs), err=True)
+    hidden = True if quiet else None  # None: hidden where nobody watches
+    with tqdm(desc="across data sets", unit=" runs", disable=hidden, leave=False, dynamic_ncols=True) as bar:
+        yield _AcrossWatch(bar, quiet=quiet)
+
+
+def _report_across(plan: CrossPlan, outcomes: list[EvaluationOutcome], *, quiet: bool) -> None:
+    from msrf_monai.experiments.cross_dataset_report import CROSS_REPORT_NAME, headline
+
+    failed = sum(outcome.state == "failed" for outcome in outcomes)
+    if failed < len(outcomes):
+        if not quiet:
+            for line in headline(plan.output):
+                typer.echo(line)
+        typer.echo(f"{plan.output / CROSS_REPORT_NAME}")
+    if failed:
+        typer.echo(f"{failed} of {len(outcomes)} evaluations failed; the same command tries them again", err=True)
+        raise typer.Exit(SOME_FAILED)
+
+
+def _models(
+    bundles: list[Path], weights: list[Path], trained_on: list[str], names: list[str] | None
+) -> list[TrainedModel]:
+    from msrf_monai.experiments import TrainedModel
+
+    count = len(weights)
+    if len(bundles) not in (1, count) or len(trained_on) != count or len(names or weights) != count:
+        raise typer.BadParameter(
+            f"{count} weights need {count} --trained-on, one or {count} --bundle, and none or {count} --name; "
+            f"got {len(trained_on)}, {len(bundles)} and {len(names or [])}",
+            param_hint="--weights",
+        )
+    folders = bundles * count if len(bundles) == 1 else bundles
+    given_names: list[str | None] = list(names) if names else [None] * count
+    return [
+        TrainedModel(weights=file, trained_on=data, bundle=folder, name=name)
+        for folder, file, data, name in zip(folders, weights, trained_on, given_names, strict=True)
+    ]
 
 
 @contextmanager

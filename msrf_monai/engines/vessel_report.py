@@ -167,7 +167,7 @@ class VesselReport:
                 self._pixels.append(PixelCounts.of(maps))
             except MsrfError as error:
                 raise DataError(f"{path}: cannot be scored: {error}") from error
-            case = {"path": path, "has_fov": maps.fov is not None, "rows": rows, "overlay": None}
+            case = {"path": path, "rows": rows, "overlay": None, **_about_fov(maps)}
             if self.overlays:
                 case |= self._draw(item, maps, path, rows[0])
             self._cases.append(case)
@@ -276,6 +276,14 @@ def _primary(case: Mapping[str, Any], summary: Mapping[str, Any]) -> Mapping[str
     return row
 
 
+def _about_fov(maps: VesselMaps) -> dict[str, bool]:
+    """Say whether there is a field of view, and whether probabilities outside it were set to 0."""
+    if maps.fov is None:
+        return {"has_fov": False, "is_cleared": False}
+    outside = maps.probability[maps.fov == 0]
+    return {"has_fov": True, "is_cleared": len(outside) > 0 and not bool(outside.any())}
+
+
 def _notes(cases: Sequence[Mapping[str, Any]], *, has_observer: bool) -> list[str]:
     notes = []
     without = sum(not case["has_fov"] for case in cases)
@@ -283,6 +291,11 @@ def _notes(cases: Sequence[Mapping[str, Any]], *, has_observer: bool) -> list[st
         notes.append(
             f"{without} of {len(cases)} images have no field of view; all their pixels count in both protocols, which "
             "flatters accuracy, specificity and AUC-ROC"
+        )
+    if any(case["is_cleared"] for case in cases):
+        notes.append(
+            "outside the field of view all probabilities are 0: the field of view was applied to the network's output, "
+            "which helps it under the legacy protocol; published tables mostly do without"
         )
     observed = sum(any(row["protocol"] == "fov_observer" for row in case["rows"]) for case in cases)
     if has_observer and observed < len(cases):

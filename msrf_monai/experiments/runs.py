@@ -1,4 +1,4 @@
-"""One run of a cross-validation: train, then score, each in its own process, with a record of what was finished."""
+"""One run of an experiment: steps, each in its own process, with a record of what was finished."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from msrf_monai.errors import StorageError
 from msrf_monai.experiments.runner import Runner, last_lines
 from msrf_monai.files import sha256_of, write_text
 from msrf_monai.runtime import versions
 
-__all__ = ["Outcome", "RunSpec", "perform", "read_record"]
+__all__ = ["Failure", "Outcome", "Recorded", "RunSpec", "begin", "is_whole", "perform", "read_record", "run_step"]
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -27,6 +27,42 @@ STATE = "models/state"
 HISTORY = "training/history.csv"
 CASES = "evaluation/cases.csv"
 SUMMARY = "evaluation/summary.json"
+
+
+class Recorded(Protocol):
+    """Whatever is run in steps and keeps a record of them."""
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the run's files and its record."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """Digest of everything that decides the result; a record with another digest is not this run's."""
+        ...
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What tells the run from others, for its record and in words."""
+        ...
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a step failed.
+
+    Attributes:
+        seconds: wall time of the step.
+        message: what happened.
+        log: its log.
+        lines: the last lines of the log.
+    """
+
+    seconds: float
+    message: str
+    log: Path
+    lines: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -50,6 +86,11 @@ class RunSpec:
     evaluation: tuple[str, ...]
     digest: str
     can_resume: bool
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Variant and fold."""
+        return {"variant": self.variant, "fold": self.fold}
 
 
 @dataclass(frozen=True)
@@ -88,23 +129,22 @@ def perform(spec: RunSpec, runner: Runner, *, keep_open: Sequence[int] = ()) -> 
         StorageError: when a record or a log cannot be written.
     """
     record = read_record(spec)
-    if record is not None and _is_whole(spec, record, "evaluation"):
+    if record is not None and is_whole(spec, record, "evaluation"):
         return Outcome(spec, "reused")
     started = time.monotonic()
-    if record is None or not _is_whole(spec, record, "training"):
-        record = _begin(spec, is_ours=record is not None)
-        files = (WEIGHTS, HISTORY)
-        failure = _step(spec, record, "training", spec.training, files, runner, keep_open)
+    if record is None or not is_whole(spec, record, "training"):
+        record = begin(spec, keep=record is not None and spec.can_resume)
+        failure = run_step(spec, record, "training", spec.training, (WEIGHTS, HISTORY), runner, keep_open)
         if failure is not None:
-            return failure
-    failure = _step(spec, record, "evaluation", spec.evaluation, (CASES, SUMMARY), runner, keep_open)
+            return _failed(spec, failure)
+    failure = run_step(spec, record, "evaluation", spec.evaluation, (CASES, SUMMARY), runner, keep_open)
     if failure is not None:
-        return failure
+        return _failed(spec, failure)
     shutil.rmtree(spec.folder / STATE, ignore_errors=True)  # for resume only, and three times as large as the weights
     return Outcome(spec, "finished", time.monotonic() - started)
 
 
-def read_record(spec: RunSpec) -> dict[str, Any] | None:
+def read_record(spec: Recorded) -> dict[str, Any] | None:
     """Return the record of a run, None when there is none, or one of other options."""
     try:
         record = json.loads((spec.folder / RECORD_NAME).read_text(encoding="utf-8"))
@@ -114,7 +154,7 @@ def read_record(spec: RunSpec) -> dict[str, Any] | None:
     return record if is_ours else None
 
 
-def _is_whole(spec: RunSpec, record: dict[str, Any], step: str) -> bool:
+def is_whole(spec: Recorded, record: dict[str, Any], step: str) -> bool:
     """Say whether a step was finished and its files are what they were."""
     files = record["steps"].get(step, {}).get("files")
     if not files:
@@ -125,35 +165,56 @@ def _is_whole(spec: RunSpec, record: dict[str, Any], step: str) -> bool:
         return False
 
 
-def _begin(spec: RunSpec, *, is_ours: bool) -> dict[str, Any]:
-    """Clear what a training must not find, and record that it has begun."""
+def begin(spec: Recorded, *, keep: bool) -> dict[str, Any]:
+    """Clear what a run must not find, and record that it has begun.
+
+    Args:
+        spec: the run.
+        keep: leave the files of the folder, for a step that goes on with them.
+
+    Returns:
+        The new record.
+
+    Raises:
+        StorageError: when the folder cannot be cleared or written.
+    """
     try:
-        if spec.folder.exists() and not (is_ours and spec.can_resume):
+        if spec.folder.exists() and not keep:
             shutil.rmtree(spec.folder)
         spec.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(f"cannot clear {spec.folder}: {error.strerror or error}") from error
-    record: dict[str, Any] = {
-        "digest": spec.digest,
-        "variant": spec.variant,
-        "fold": spec.fold,
-        "versions": versions(),
-        "steps": {},
-    }
+    record: dict[str, Any] = {"digest": spec.digest, **spec.identity, "versions": versions(), "steps": {}}
     _write(spec, record)
     return record
 
 
-def _step(
-    spec: RunSpec,
+def run_step(
+    spec: Recorded,
     record: dict[str, Any],
     name: str,
     command: Sequence[str],
     files: Sequence[str],
     runner: Runner,
     keep_open: Sequence[int],
-) -> Outcome | None:
-    """Run one command and record its files; the outcome of a failure, else None."""
+) -> Failure | None:
+    """Run one command and record its files.
+
+    Args:
+        spec: the run.
+        record: its record, which is changed and written.
+        name: of the step, and of its log.
+        command: program and arguments.
+        files: what it must leave, relative to the run's folder.
+        runner: what runs the command.
+        keep_open: file descriptors that the process inherits.
+
+    Returns:
+        Why it failed, or None.
+
+    Raises:
+        StorageError: when the record or the log cannot be written.
+    """
     log = spec.folder / f"{name}.log"
     started = time.monotonic()
     code = runner(command, log, keep_open=keep_open)
@@ -161,8 +222,9 @@ def _step(
     missing = [file for file in files if not (spec.folder / file).is_file()]
     if code or missing:
         message = _ending(name, code) if code else f"{name} left no {' and no '.join(missing)}"
-        _LOGGER.warning("%s, fold %d: %s; see %s", spec.variant, spec.fold, message, log)
-        return Outcome(spec, "failed", seconds, message, log, tuple(last_lines(log)))
+        title = ", ".join(f"{key} {value}" for key, value in spec.identity.items())
+        _LOGGER.warning("%s: %s; see %s", title, message, log)
+        return Failure(seconds, message, log, tuple(last_lines(log)))
     record["steps"][name] = {
         "command": list(command),
         "seconds": round(seconds, 1),
@@ -173,9 +235,13 @@ def _step(
     return None
 
 
+def _failed(spec: RunSpec, failure: Failure) -> Outcome:
+    return Outcome(spec, "failed", failure.seconds, failure.message, failure.log, failure.lines)
+
+
 def _ending(name: str, code: int) -> str:
     return f"{name} was killed by signal {-code}" if code < 0 else f"{name} ended with code {code}"
 
 
-def _write(spec: RunSpec, record: dict[str, Any]) -> None:
+def _write(spec: Recorded, record: dict[str, Any]) -> None:
     write_text(spec.folder / RECORD_NAME, json.dumps(record, indent=4) + "\n")

@@ -49,7 +49,7 @@ class BundleConfigs:
     root: Path
     overlays: tuple[Path, ...] = ()
 
-    def having(self, overlays: Sequence[str], *, dataset: str) -> BundleConfigs:
+    def having(self, overlays: Sequence[str], *, dataset: str | None = None) -> BundleConfigs:
         """Return the same with overlays for every run.
 
         Args:
@@ -65,8 +65,10 @@ class BundleConfigs:
             if path is None:
                 raise InputError(f"{self.root} has no overlay {name!r}: expected {', '.join(self.names()) or 'none'}")
             paths.append(path)
-        own = self.root / "configs" / "datasets" / f"{_SAME_OVERLAY.get(dataset, dataset)}.json"
-        return replace(self, overlays=(*paths, *([own] if own.is_file() else [])))
+        if dataset is not None:
+            own = self.root / "configs" / "datasets" / f"{_SAME_OVERLAY.get(dataset, dataset)}.json"
+            paths += [own] if own.is_file() else []
+        return replace(self, overlays=tuple(paths))
 
     def variant(self, name: str) -> Variant:
         """Find a variant.
@@ -105,9 +107,9 @@ class BundleConfigs:
         """Return the configuration files of an evaluation; evaluate.json last, since it replaces handlers."""
         return [*self.training_files(variant), self.root / "configs" / "evaluate.json"]
 
-    def takes(self, key: str) -> bool:
-        """Say whether train.json has a key at its top."""
-        content = json.loads((self.root / "configs" / "train.json").read_text(encoding="utf-8"))
+    def takes(self, key: str, *, config: str = "train") -> bool:
+        """Say whether train.json, or another configuration, has a key at its top."""
+        content = json.loads((self.root / "configs" / f"{config}.json").read_text(encoding="utf-8"))
         return key in content
 
     def command(self, run_id: str, files: Sequence[Path], options: Mapping[str, str]) -> list[str]:

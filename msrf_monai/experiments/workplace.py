@@ -1,4 +1,4 @@
-"""The folder of a cross-validation: one at a time works in it, and always with the same options."""
+"""The folder of an experiment: one at a time works in it, and always with the same options."""
 
 from __future__ import annotations
 
@@ -28,8 +28,10 @@ def digest_of(content: Any) -> str:
 
 
 @contextmanager
-def workplace(output: Path, options: Mapping[str, Any], *, resume: bool = True) -> Iterator[int]:
-    """Take hold of the folder of a cross-validation and note its options.
+def workplace(
+    output: Path, options: Mapping[str, Any], *, resume: bool = True, what: str = "cross-validation"
+) -> Iterator[int]:
+    """Take hold of the folder of an experiment and note its options.
 
     The lock is inherited by the processes that train, so that it also holds while one of them has outlived a killed
     parent.
@@ -37,27 +39,28 @@ def workplace(output: Path, options: Mapping[str, Any], *, resume: bool = True) 
     Args:
         output: folder, made when missing.
         options: what decides the results; those under "variants" by name, since variants may come and go.
-        resume: go on in a folder that holds a cross-validation with the same options; False refuses every used folder.
+        resume: go on in a folder that holds an experiment with the same options; False refuses every used folder.
+        what: what the folder is for, in words; used in messages.
 
     Yields:
         The file descriptor of the lock.
 
     Raises:
-        InputError: when the folder is in use, holds something else, or a cross-validation with other options.
+        InputError: when the folder is in use, holds something else, or an experiment with other options.
         StorageError: when something cannot be written.
     """
     path = output / SETTINGS_NAME
     if output.is_dir() and any(child.name != LOCK_NAME for child in output.iterdir()) and not path.is_file():
-        raise InputError(f"{output}: is not empty and holds no cross-validation; choose another folder")
+        raise InputError(f"{output}: is not empty and holds no {what}; choose another folder")
     if path.is_file() and not resume:
-        raise InputError(f"{output}: holds a cross-validation; choose another folder, or resume it")
-    lock = _take_lock(output)
+        raise InputError(f"{output}: holds a {what}; choose another folder, or resume it")
+    lock = _take_lock(output, what)
     try:
-        known = _read(path) if path.is_file() else {}
+        known = _read(path, what) if path.is_file() else {}
         changes = _changes(known, options)
         if changes:
             raise InputError(
-                f"{output}: holds a cross-validation with other options ({'; '.join(changes)}); "
+                f"{output}: holds a {what} with other options ({'; '.join(changes)}); "
                 "choose another folder, or give the same options"
             )
         variants = {**known.get("variants", {}), **options.get("variants", {})}
@@ -68,7 +71,7 @@ def workplace(output: Path, options: Mapping[str, Any], *, resume: bool = True) 
         os.close(lock)
 
 
-def _take_lock(output: Path) -> int:
+def _take_lock(output: Path, what: str) -> int:
     try:
         output.mkdir(parents=True, exist_ok=True)
         lock = os.open(output / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -76,31 +79,30 @@ def _take_lock(output: Path) -> int:
         raise StorageError(f"cannot write {output}: {error.strerror or error}; choose another folder") from error
     try:
         with suppress(OSError):  # a drive that knows no locks
-            _lock(lock, output)
+            _lock(lock, output, what)
     except InputError:
         os.close(lock)
         raise
     return lock
 
 
-def _lock(descriptor: int, output: Path) -> None:
+def _lock(descriptor: int, output: Path, what: str) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise InputError(
-            f"{output}: another cross-validation, or a training that it left behind, is at work here; "
-            "wait for its end or end it"
+            f"{output}: another {what}, or a training that it left behind, is at work here; wait for its end or end it"
         ) from None
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, what: str) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         options = content["options"]
         if content["format"] != _FORMAT or not isinstance(options, dict):
             raise ValueError("another format")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: is no record of a cross-validation ({error}); choose another folder") from error
+        raise InputError(f"{path}: is no record of a {what} ({error}); choose another folder") from error
     return options
 
 

@@ -272,6 +272,15 @@ def test_without_fields_of_view_and_observers_the_page_says_so(tmp_path: Path) -
     assert protocols["fov_0.5"]["per_image"]["f1"] == protocols["full_0.5"]["per_image"]["f1"]
 
 
+def test_probabilities_cleared_outside_the_field_of_view_are_noted(items: list[Item], tmp_path: Path) -> None:
+    cleared = [{**item, "probability": item["probability"] * item["fov"]} for item in items[:2]]
+    for name, given in (("as_is", items[:2]), ("cleared", cleared)):
+        _run(VesselReport(str(tmp_path / name), topology=False, overlays=False), given)
+    assert _summary(tmp_path / "as_is")["notes"] == []
+    assert "all probabilities are 0" in _summary(tmp_path / "cleared")["notes"][0]
+    assert "all probabilities are 0" in (tmp_path / "cleared" / "report.html").read_text(encoding="utf-8")
+
+
 def test_images_without_vessels_have_undefined_scores_and_a_whole_report(tmp_path: Path) -> None:
     empty = _item(0)
     empty["label"] = torch.zeros_like(empty["label"].as_tensor())
