@@ -1,4 +1,4 @@
-"""Evaluation forward of MSRF-Net (chain10, 256x256, batch 1): how much each faster form gains, in one run.
+"""Evaluation forward of MSRF-Net (chain10, 256x256) and IMFF-Net (512x512), batch 1: what each faster form gains.
 
 The baseline is the plain network, NCHW, eager, with glibc's default allocator. The faster forms: channels-last layout,
 folded norms with merged convolutions, the allocator setting, and OpenVINO. Every form runs in a process of its own,
@@ -22,14 +22,28 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from msrf_monai.networks import MSRFNet
+from msrf_monai.networks import IMFFNet, MSRFNet
 from msrf_monai.networks.inference import OpenVINONetwork, optimize_for_inference
 from msrf_monai.runtime import tune_allocator
 
+NETWORKS = {"msrf_net": (256, 32), "imff_net": (512, 64)}
+"""Image size and number of features of the published networks."""
 FORMS = ("plain NCHW", "channels last", "folded and merged", "… and allocator", "OpenVINO")
 
 
-def prepare(form: str, net: MSRFNet, x: torch.Tensor, threads: int) -> Callable[[torch.Tensor], torch.Tensor]:
+def make(network: str, size: int, features: int) -> tuple[torch.nn.Module, torch.Tensor]:
+    """Make a network with norms that are not the identity, and an image."""
+    if network == "msrf_net":
+        net, channels = MSRFNet(features=features), 4
+    else:
+        net, channels = IMFFNet(features=[features * 2**k for k in range(5)]), 3
+    for norm in (m for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)):
+        norm.running_mean.normal_(std=0.1)
+        norm.running_var.uniform_(0.5, 1.5)
+    return net.eval(), torch.rand(1, channels, size, size)
+
+
+def prepare(form: str, net: torch.nn.Module, x: torch.Tensor, threads: int) -> Callable[[torch.Tensor], torch.Tensor]:
     """Make one form of the network."""
     if form == "channels last":
         return net.to(memory_format=torch.channels_last)
@@ -41,15 +55,11 @@ def prepare(form: str, net: MSRFNet, x: torch.Tensor, threads: int) -> Callable[
     return OpenVINONetwork(net, x, threads=threads) if form == "OpenVINO" else net
 
 
-def measure(form: str, size: int, features: int, repeats: int, threads: int) -> dict[str, object]:
+def measure(form: str, network: str, size: int, features: int, repeats: int, threads: int) -> dict[str, object]:
     """Time one form in this process."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    net = MSRFNet(features=features).eval()
-    for norm in (m for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)):
-        norm.running_mean.normal_(std=0.1)
-        norm.running_var.uniform_(0.5, 1.5)
-    x = torch.rand(1, 4, size, size)
+    net, x = make(network, size, features)
     with torch.inference_mode():
         expected = net(x)
         run = prepare(form, net, x, threads)
@@ -81,25 +91,34 @@ def conv_ceiling(threads: int) -> float:
 
 
 def main() -> None:
-    """Run every form several times in turn and print the table."""
+    """Run the networks that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", type=int, default=256)
-    parser.add_argument("--features", type=int, default=32)
+    parser.add_argument("--network", choices=NETWORKS, help="default: both, one after the other")
+    parser.add_argument("--size", type=int, help="default: as published")
+    parser.add_argument("--features", type=int, help="of the first stage; default: as published")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--form", choices=FORMS, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.form:
-        print(json.dumps(measure(options.form, options.size, options.features, options.repeats, options.threads)))
-        return
+    for network in [options.network] if options.network else NETWORKS:
+        size, features = options.size or NETWORKS[network][0], options.features or NETWORKS[network][1]
+        if options.form:
+            print(json.dumps(measure(options.form, network, size, features, options.repeats, options.threads)))
+        else:
+            compare(network, size, features, options.rounds, options.repeats, options.threads)
+
+
+def compare(network: str, size: int, features: int, rounds: int, repeats: int, threads: int) -> None:
+    """Run every form several times in turn and print the table."""
     walls: dict[str, list[float]] = {form: [] for form in FORMS}
     cpus: dict[str, list[float]] = {form: [] for form in FORMS}
     differences: dict[str, float] = {}
-    environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads), "PYTHONWARNINGS": "ignore"}
-    for _ in range(options.rounds):
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONWARNINGS": "ignore"}
+    for _ in range(rounds):
         for form in FORMS:
-            command = [sys.executable, __file__, "--form", form, *sys.argv[1:]]
+            command = [sys.executable, __file__, "--form", form, "--network", network, "--size", str(size)]
+            command += ["--features", str(features), "--repeats", str(repeats), "--threads", str(threads)]
             answer = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
             result = json.loads(answer.strip().splitlines()[-1])
             walls[form] += result["walls"]
@@ -107,11 +126,12 @@ def main() -> None:
             differences[form] = result["difference"]
     counter = FlopCounterMode(display=False)
     with torch.device("meta"), counter:
-        MSRFNet(features=options.features).eval()(torch.rand(1, 4, options.size, options.size))
+        net, x = make(network, size, features)
+        net(x)
     gflop = counter.get_total_flops() / 1e9
-    ceiling = conv_ceiling(options.threads)
+    ceiling = conv_ceiling(threads)
     base, base_cpu = statistics.median(walls[FORMS[0]]), statistics.median(cpus[FORMS[0]])
-    print(f"MSRF-Net chain10, features {options.features}, {options.size}x{options.size}, {options.threads} threads")
+    print(f"{network}, {features} features, {size}x{size}, {threads} threads")
     print(
         f"{gflop:.0f} GFLOP an image; best 3x3 convolution here: {ceiling:.0f} GFLOP/s; load {os.getloadavg()[0]:.1f}"
     )
