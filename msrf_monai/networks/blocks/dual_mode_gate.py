@@ -73,7 +73,8 @@ class DualModeAttentionGate(nn.Module):
         gate_a, gate_b = torch.chunk(gate, 2, dim=1)
         alpha = torch.sigmoid(self.foreground(skip_a, gate_a, 1.0))  # (B, 1, H/2, W/2)
         beta = 1.0 - torch.sigmoid(self.background(skip_b, gate_b, -1.0))
-        alpha = F.interpolate(alpha, scale_factor=2.0, mode="nearest")  # (B, 1, H, W)
-        beta = F.interpolate(beta, scale_factor=2.0, mode="nearest")
+        size = [2 * alpha.shape[2], 2 * alpha.shape[3]]
+        alpha = F.interpolate(alpha, size=size, mode="nearest")  # (B, 1, H, W)
+        beta = F.interpolate(beta, size=size, mode="nearest")
         gated: torch.Tensor = self.join(torch.cat([alpha * skip_a, beta * skip_b], dim=1))
         return gated, alpha, beta

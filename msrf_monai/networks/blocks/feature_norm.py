@@ -21,6 +21,9 @@ _EPS = 1e-3
 class ImageNorm(nn.InstanceNorm2d):
     """Instance norm with weight and bias whose result for a map of one cell is the bias; PyTorch's own refuses one.
 
+    It is computed as a group norm with one channel a group, which is the same: on a CPU PyTorch's group norm took a
+    third to an eighth of the time, keeps the channels-last layout, and is a single operation in exported programs.
+
     Args:
         channels: channels to normalise.
         eps: added to the variance; 1e-3 is Keras'.
@@ -31,7 +34,7 @@ class ImageNorm(nn.InstanceNorm2d):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Norm ``(B, C, H, W)`` by the mean and variance of each image and channel."""
-        return torch.instance_norm(input, self.weight, self.bias, None, None, True, 0.0, self.eps, True)
+        return torch.group_norm(input, self.num_features, self.weight, self.bias, self.eps)
 
 
 class LiveBatchNorm(nn.BatchNorm2d):

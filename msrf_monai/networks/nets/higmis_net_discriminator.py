@@ -15,7 +15,6 @@ from msrf_monai.networks.blocks.initialization import normal_weights_
 
 __all__ = ["PatchDiscriminator"]
 
-_SLOPE = 0.2
 _STD = 0.02
 
 
@@ -49,6 +48,7 @@ class PatchDiscriminator(nn.Module):
         if len(channels) < 1 or min(channels) < 1:
             raise InputError(f"channels is {tuple(channels)}; expected positive numbers, as (64, 128, 256, 512)")
         self.in_channels = in_channels
+        self.act = nn.LeakyReLU(0.2)
         self.convs = nn.ModuleList()
         self.norms = nn.ModuleList()
         width = in_channels + 1
@@ -79,7 +79,7 @@ class PatchDiscriminator(nn.Module):
             self._check_shapes(image, mask)
         x = torch.cat([image, mask.to(image.dtype)], dim=1)
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            x = norm(F.leaky_relu(conv(_pad_to_halve(x)), _SLOPE))
+            x = norm(self.act(conv(_pad_to_halve(x))))
         scores: torch.Tensor = self.head(F.pad(x, [1, 2, 1, 2]))
         return torch.sigmoid(scores)
 

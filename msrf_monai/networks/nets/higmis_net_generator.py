@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from msrf_monai.errors import InputError
@@ -17,13 +18,10 @@ from msrf_monai.networks.blocks.feature_norm import FeatureNorm, feature_norm
 from msrf_monai.networks.blocks.initialization import glorot_uniform_, normal_weights_
 from msrf_monai.networks.blocks.multi_res import MultiResBlock, ResPath
 from msrf_monai.networks.nets.higmis_net_levels import DecoderLevel, EncoderLevel, SideBranch, Taps, haar_pyramid
-from msrf_monai.networks.padding import crop_from_multiple, pad_to_multiple
 
 __all__ = ["HiGMISNetGenerator", "HiGMISNetGeneratorOutput"]
 
 logger = logging.getLogger(__name__)
-
-_MULTIPLE = 32
 
 
 class HiGMISNetGeneratorOutput(NamedTuple):
@@ -62,8 +60,8 @@ class HiGMISNetGenerator(nn.Module):
 
     Where this class departs from the authors' code: the norms take the statistics of each image (theirs take the
     batch's, in evaluation mode too: ``norm="batch_always"``), which is the same for batches of one, as they evaluate;
-    dropout is off in evaluation mode (theirs stays on: ``mc_dropout=True``); sizes that are no multiple of 32 are
-    padded by repeating the last row and column and cropped again (theirs fails). The norm of the head keeps the mean
+    dropout is off in evaluation mode (theirs stays on: ``mc_dropout=True``); sizes that are no multiple of 32, or less
+    than 64, are padded by repeating the last row and column and cropped again (theirs fails). The norm of the head keeps the mean
     of an image's main logits at 0, so that the main map alone can call no image all background or all foreground;
     ``head_norm=False`` leaves it out and is right for data with empty masks.
 
@@ -179,7 +177,7 @@ class HiGMISNetGenerator(nn.Module):
             # The annotation is evaluation mode's: TorchScript takes one type only.
             return self.forward_all(x)  # type: ignore[return-value]
         mask, _, _ = self._decode(x)
-        return crop_from_multiple(mask, list(x.shape[2:]), _MULTIPLE)
+        return F.pad(mask, [0, -_missing(x.shape[3]), 0, -_missing(x.shape[2])])
 
     @torch.jit.unused
     def forward_all(self, x: torch.Tensor) -> HiGMISNetGeneratorOutput:
@@ -192,17 +190,18 @@ class HiGMISNetGenerator(nn.Module):
             All seven maps.
         """
         mask, alphas, betas = self._decode(x)
-        maps = [crop_from_multiple(mask, list(x.shape[2:]), _MULTIPLE)]
+        height, width = x.shape[2:]
+        maps = [mask[:, :, :height, :width]]
         for k in (0, 1, 2):
-            size = [(side + 2**k - 1) // 2**k for side in x.shape[2:]]
-            maps += [crop_from_multiple(levels[-1 - k], size, _MULTIPLE >> k) for levels in (alphas, betas)]
+            rows, columns = (height + 2**k - 1) // 2**k, (width + 2**k - 1) // 2**k
+            maps += [levels[-1 - k][:, :, :rows, :columns] for levels in (alphas, betas)]
         return HiGMISNetGeneratorOutput(*maps)
 
     def _decode(self, x: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor], list[torch.Tensor]]:
         """Run the network at a padded size: the probability, and the attention maps of all levels, coarsest first."""
         if not torch.jit.is_scripting():
             self._check_channels(x)
-        image = pad_to_multiple(x, _MULTIPLE)
+        image = F.pad(x, [0, _missing(x.shape[3]), 0, _missing(x.shape[2])], mode="replicate")
         if self.in_channels == 1:
             image = torch.cat([image, image, image], dim=1)
 
@@ -262,6 +261,10 @@ class HiGMISNetGenerator(nn.Module):
                 f"the input has shape {tuple(x.shape)}; expected (batch, {self.in_channels}, height, width): convert "
                 f"the image to {self.in_channels} channels or build the network with another in_channels"
             )
+
+
+def _missing(size: int) -> int:
+    return (size + 31) // 32 * 32 - size
 
 
 def _probability(logits: torch.Tensor) -> torch.Tensor:

@@ -140,11 +140,12 @@ class SideBranch(nn.Module):
     def forward(self, s3: torch.Tensor, s4: torch.Tensor, s5: torch.Tensor) -> torch.Tensor:
         """Return logits ``(B, 1, 4h, 4w)`` of skips of the sizes (h, w), (h/2, w/2) and (h/4, w/4)."""
         coarse = self.decode(self.field3(s3), self.field4(s4), self.field5(s5))  # (B, 1, h, w)
-        m5 = self.refine5(_resize(coarse, 0.25), s5)  # (B, 1, h/4, w/4)
-        m4 = self.refine4(_resize(m5, 2.0), s4)  # (B, 1, h/2, w/2)
-        m3 = self.refine3(_resize(m4, 2.0), s3)  # (B, 1, h, w)
-        return _resize(m3, 4.0)
+        height, width = s3.shape[2], s3.shape[3]
+        m5 = self.refine5(_resize(coarse, height // 4, width // 4), s5)
+        m4 = self.refine4(_resize(m5, height // 2, width // 2), s4)
+        m3 = self.refine3(_resize(m4, height, width), s3)
+        return _resize(m3, 4 * height, 4 * width)
 
 
-def _resize(x: torch.Tensor, factor: float) -> torch.Tensor:
-    return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
+def _resize(x: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    return F.interpolate(x, size=[height, width], mode="bilinear", align_corners=False)
