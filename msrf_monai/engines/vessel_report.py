@@ -22,7 +22,7 @@ from torch import Tensor
 from msrf_monai.engines.best import versions
 from msrf_monai.engines.cases import UNKNOWN_FILE, case_names
 from msrf_monai.engines.evaluation import _short_names
-from msrf_monai.engines.vessel_report_cases import PixelCounts, VesselMaps, protocols_for, score_case
+from msrf_monai.engines.vessel_report_cases import PixelCounts, VesselMaps, evaluated_items, protocols_for, score_case
 from msrf_monai.engines.vessel_report_overlay import draw_vessel_overlay, thumbnail_of, with_legend
 from msrf_monai.engines.vessel_report_page import SheetPicture, draw_reliability, render_page, worth_showing
 from msrf_monai.engines.vessel_report_tables import as_csv, case_table, score_table, summarise_vessels
@@ -156,7 +156,7 @@ class VesselReport:
 
     def _collect(self, engine: Any) -> None:
         known = {case["path"] for case in self._cases} - {UNKNOWN_FILE}
-        for item, name in zip(engine.state.output, case_names(engine.state.batch), strict=True):
+        for item, name in zip(evaluated_items(engine), case_names(engine.state.batch), strict=True):
             path = name if name == UNKNOWN_FILE else os.path.abspath(name)  # noqa: PTH100 - two links are two images
             if path in known:
                 continue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,7 +13,16 @@ from torch import Tensor
 from msrf_monai.errors import InputError
 from msrf_monai.metrics import calibration_bins, confusion, mask_scores, pixels_inside, vessel_scores
 
-__all__ = ["CALIBRATION_BINS", "COUNTS", "PixelCounts", "Protocol", "VesselMaps", "protocols_for", "score_case"]
+__all__ = [
+    "CALIBRATION_BINS",
+    "COUNTS",
+    "PixelCounts",
+    "Protocol",
+    "VesselMaps",
+    "evaluated_items",
+    "protocols_for",
+    "score_case",
+]
 
 COUNTS = ("tp", "fp", "fn", "tn")
 CALIBRATION_BINS = 15
@@ -111,6 +120,21 @@ class PixelCounts:
         """Return the expected calibration error; NaN without pixels."""
         counts, said, seen = self.bins
         return float((said - seen).abs().sum() / counts.sum())
+
+
+def evaluated_items(engine: Any) -> list[dict[str, Any]]:
+    """Return the items of an evaluator's iteration with all their keys.
+
+    After decollating, MONAI keeps what the network and the post-processing made in ``state.output``, and what the data
+    set brought, such as the field of view, in ``state.batch``.
+
+    Args:
+        engine: a MONAI evaluator.
+    """
+    output, batch = engine.state.output, engine.state.batch
+    is_list = isinstance(batch, Sequence) and not isinstance(batch, str) and len(batch) == len(output)
+    brought = batch if is_list and all(isinstance(each, Mapping) for each in batch) else [{}] * len(output)
+    return [{**before, **after} for before, after in zip(brought, output, strict=True)]
 
 
 def protocols_for(threshold: float, *, has_observer: bool, topology: bool = True) -> list[Protocol]:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from msrf_monai.engines.best import versions
 from msrf_monai.engines.cases import UNKNOWN_FILE, case_names
+from msrf_monai.engines.vessel_report_cases import evaluated_items
 from msrf_monai.errors import DataError, InputError
 from msrf_monai.files import write_text
 from msrf_monai.metrics import Confusion, choose_threshold, confusion, pixels_inside, vessel_pixel_scores
@@ -91,7 +92,7 @@ class ChooseThreshold:
         self._names, self._pixels, self._has_fov = [], [], True
 
     def _collect(self, engine: Any) -> None:
-        for item, name in zip(engine.state.output, case_names(engine.state.batch), strict=True):
+        for item, name in zip(evaluated_items(engine), case_names(engine.state.batch), strict=True):
             path = name if name == UNKNOWN_FILE else os.path.abspath(name)  # noqa: PTH100 - two links are two images
             if path != UNKNOWN_FILE and path in self._names:
                 continue

@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 import torch
 from ignite.engine import Engine
-from monai.data import MetaTensor
+from monai.data import DataLoader, Dataset, MetaTensor
+from monai.engines import SupervisedEvaluator
+from monai.transforms import AsDiscreted, Compose, CopyItemsd
 from PIL import Image
 from sklearn.metrics import (
     average_precision_score,
@@ -250,6 +252,30 @@ def test_the_calibration_has_the_bins_of_the_diagram(folder: Path, items: list[I
     assert calibration["bins"][9]["mean_probability"] == pytest.approx(said[place == 9].mean(), rel=1e-6)
     with Image.open(folder / "reliability.png") as picture:
         assert min(picture.size) > 300
+
+
+def test_in_monais_evaluator_fields_of_view_and_observers_are_found_in_the_batch(tmp_path: Path) -> None:
+    items = [{**_item(index), "image": _item(index)["probability"]} for index in range(3)]  # the input is the answer
+    given = [{**item, "image": MetaTensor(item["image"], meta=_item(k)["image"].meta)} for k, item in enumerate(items)]
+    dataset = [{key: item[key] for key in ("image", "label", "fov", "label2")} for item in given]
+    network = torch.nn.Identity()
+    post = Compose([CopyItemsd("pred", names="probability"), AsDiscreted("pred", threshold=0.5)])
+    chosen = ChooseThreshold(str(tmp_path))
+    for handler in (chosen, VesselReport(str(tmp_path), threshold=chosen, topology=False)):
+        SupervisedEvaluator(
+            device=torch.device("cpu"),
+            val_data_loader=DataLoader(Dataset(dataset), batch_size=2),
+            network=network,
+            postprocessing=post,
+            val_handlers=[handler],
+        ).run()
+
+    assert json.loads((tmp_path / "threshold.json").read_text())["pixels"] == "in the field of view"
+    protocols = _summary(tmp_path)["protocols"]
+    assert protocols["fov_observer"]["images"] == 3
+    said, true = (np.concatenate(_inside(items, key)) for key in ("probability", "label"))
+    assert protocols["fov_0.5"]["pooled"]["f1"] == pytest.approx(f1_score(true, said >= 0.5))
+    assert _summary(tmp_path)["notes"] == []
 
 
 def test_an_image_that_comes_twice_counts_once(items: list[Item], folder: Path, tmp_path: Path) -> None:
