@@ -20,7 +20,9 @@ from msrf_monai.errors import ConfigError
 
 __all__ = ["config_files", "lint_bundle", "lint_config", "lint_name", "read_json"]
 
-_DATA_KEYS = frozenset({"image", "label", "pred", "edge"})
+_DATA_KEYS = frozenset({"image", "label", "pred", "edge", "fov", "label2"})
+# It only drops entries, also those that MONAI's transforms derive: label_fg_indices, image_meta_dict, …
+_DROPS_DERIVED = "monai.transforms.DeleteItemsd"
 _URL = re.compile(r"^(https?|ftp|s3)://")
 _NAME = re.compile(r"^[a-z][a-z0-9]*(_[a-z0-9]+)+_segmentation$")
 # MONAI Label guesses the task from these words in the folder's name, and tries them before "segmentation".
@@ -146,7 +148,7 @@ def _component(value: Mapping[str, Any]) -> list[str]:
     problems = []
     if "_target_" in value:
         problems += target_problems(value["_target_"])
-        problems += _keys(value.get("keys"))
+        problems += _keys(value.get("keys"), allow_derived=value["_target_"] == _DROPS_DERIVED)
     if value.get("lazy"):
         problems.append("lazy resampling ignores the mode of each key and spoils masks; leave it out")
     problems += [
@@ -158,10 +160,13 @@ def _component(value: Mapping[str, Any]) -> list[str]:
     return problems
 
 
-def _keys(keys: Any) -> list[str]:
+def _keys(keys: Any, *, allow_derived: bool) -> list[str]:
     if keys is None or (isinstance(keys, str) and keys.startswith(("@", "$", "%"))):
         return []
     names = [keys] if isinstance(keys, str) else list(keys)
+    if allow_derived:
+        derived = tuple(f"{key}_" for key in _DATA_KEYS)
+        names = [name for name in names if not str(name).startswith(derived)]
     return [f"keys names {name!r}; use {', '.join(sorted(_DATA_KEYS))}" for name in names if name not in _DATA_KEYS]
 
 

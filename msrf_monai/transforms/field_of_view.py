@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import Any, Literal, get_args
 
+import cv2
 import numpy as np
+import numpy.typing as npt
 import torch
 from monai.config.type_definitions import KeysCollection
 from monai.transforms.transform import MapTransform
@@ -60,7 +62,8 @@ class FieldOfViewd(MapTransform):
             data: the item with its image loaded.
 
         Returns:
-            The item with ``fov_key``: uint8 ``(1, W, H)``, {0, 1}, with the image's metadata.
+            The item with ``fov_key``: uint8 ``(1, W, H)``, {0, 1}, with the metadata of its file, or of the image where
+            there is no file.
 
         Raises:
             DataError: when the file cannot be read as a mask, or its size is not the image's.
@@ -81,9 +84,10 @@ class FieldOfViewd(MapTransform):
     def _find(self, image: torch.Tensor) -> torch.Tensor:
         if self.source == "whole":
             return torch.ones((1, *image.shape[1:]), dtype=torch.uint8)
-        if image.dim() != 3 or image.shape[0] != 3 or (image.numel() and float(image.max()) <= 1):
+        largest = float(image.max()) if image.numel() else 0.0
+        if image.dim() != 3 or image.shape[0] != 3 or (image.is_floating_point() and 0 < largest <= 1):
             raise InputError(
-                f"the image has shape {tuple(image.shape)} and values up to {float(image.max()):g}; expected "
+                f"the image has shape {tuple(image.shape)} and values up to {largest:g}; expected "
                 "(3, W, H) within 0..255: derive the field of view right after LoadImage2Dd with channels=3"
             )
         rows = np.clip(np.rint(to_rows(image)), 0, 255).astype(np.uint8)
@@ -123,17 +127,23 @@ class NormalizeInsided(MapTransform):
         """
         d = dict(data)
         inside = _inside(d, self.fov_key)
+        mask = to_rows(inside.to(torch.uint8))
         for key in self.key_iterator(d):
-            image = plain(d[key]).float()
+            image = plain(d[key])
             _check_size(image, inside, key, self.fov_key)
-            count = max(1, int(inside.sum()))
-            kept = image * inside
-            mean = kept.flatten(1).sum(dim=1, dtype=torch.float64) / count
-            centred = (image - mean.float()[:, None, None]) * inside
-            deviation = (centred.flatten(1).double().square().sum(dim=1) / count).sqrt().float()
+            mean, deviation = _statistics(to_rows(image), mask)
             factor = torch.where(deviation > 1e-3, 1 / deviation.clamp_min(1e-3), 0.0)
-            d[key] = with_meta(centred * factor[:, None, None], d[key])
+            normed = (image.float() - mean.float()).mul_(factor.float()).mul_(inside)
+            d[key] = with_meta(normed, d[key])
         return d
+
+
+def _statistics(rows: npt.NDArray[Any], mask: npt.NDArray[np.uint8]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return mean and standard deviation of each channel inside the mask, float64 ``(C, 1, 1)`` each."""
+    planes = rows if rows.dtype in (np.uint8, np.float32, np.float64) else rows.astype(np.float64)
+    found = [cv2.meanStdDev(np.ascontiguousarray(planes[..., c]), mask=mask) for c in range(rows.shape[2])]
+    mean, deviation = (torch.tensor([float(each[k][0, 0]) for each in found], dtype=torch.float64) for k in (0, 1))
+    return mean[:, None, None], deviation[:, None, None]
 
 
 class ClearOutsided(MapTransform):

@@ -34,6 +34,8 @@ def test_bundle_that_keeps_the_rules_has_no_problem(bundle: Path) -> None:
         {"a": "$@train#x[0] + @train::y", "b": "%train#x", "c": "@a", "d": "50 / 50 of both"},
         {"a": {"_target_": "monai.transforms.Flipd", "keys": ["image", "label", "edge"]}},
         {"a": {"_target_": "monai.transforms.Flipd", "keys": "@keys"}},
+        {"a": {"_target_": "monai.transforms.SpatialPadd", "keys": ["image", "fov", "label2"]}},
+        {"a": {"_target_": "monai.transforms.DeleteItemsd", "keys": ["fov", "label_fg_indices"]}},
         {"a": {"url": "https://x.org/a.zip", "sha256": "0" * 64}},
         {
             "run": ["$@a.run()"],
@@ -113,6 +115,8 @@ def test_good_config_has_no_problem(tmp_path: Path, config: Any) -> None:
         ({"a": {"_target_": "$@b"}}, "must be a dotted name"),
         ({"a": {"_target_": 3}}, "must be a dotted name"),
         ({"a": {"_target_": "monai.transforms.Flipd", "keys": ["img"]}}, "a: keys names 'img'"),
+        ({"a": {"_target_": "monai.transforms.Flipd", "keys": "label_fg_indices"}}, "keys names 'label_fg_indices'"),
+        ({"a": {"_target_": "monai.transforms.DeleteItemsd", "keys": ["x_y"]}}, "a: keys names 'x_y'"),
         ({"a": {"_target_": "monai.transforms.Compose", "lazy": True}}, "a: lazy resampling"),
         ({"a": {"url": "https://x.org/a.zip"}}, "a: url is a URL without a sha256"),
         ({"training": ["$@a.run()"]}, 'training: must be "@run"'),

@@ -84,6 +84,22 @@ def test_the_best_file_holds_the_averaged_weights_of_the_best_epoch(tmp_path: Pa
     assert record["versions"]["torch"] == torch.__version__
 
 
+def test_the_last_weights_are_kept_by_a_recipe_that_chooses_nothing(tmp_path: Path, job: ModuleType) -> None:
+    saver = SaveBest(str(tmp_path / "last"), seed=3, last=True)
+    run = job.build(tmp_path, epochs=3, validation_handlers=[saver])
+    run["evaluator"].metric_cmp_fn = lambda now, best: False  # the first epoch stays the best
+
+    run["trainer"].run()
+
+    saved = torch.load(tmp_path / "last" / "model.pt", weights_only=True)
+    assert all(torch.equal(saved[name], tensor) for name, tensor in run["ema"].state_dict().items())
+    last, best = (json.loads((tmp_path / name / "model.json").read_text()) for name in ("last", "models"))
+    assert (last["epoch"], best["epoch"]) == (3, 1)
+    assert last["value"] == pytest.approx(run["history"].rows[2]["val_dice"])
+    assert last["value"] != best["value"]
+    assert last["sha256"] == sha256_of(tmp_path / "last" / "model.pt")
+
+
 @pytest.mark.parametrize(("name", "value"), [("stem.weight", float("nan")), ("norm.running_var", float("inf"))])
 def test_the_best_file_is_never_one_with_values_that_are_not_finite(
     tmp_path: Path, job: ModuleType, name: str, value: float
