@@ -38,6 +38,8 @@ Spacing = tuple[float, float]
 _NEIGHBOURS = ((-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1))  # once around
 _EIGHT = np.ones((3, 3), dtype=bool)
 _LEAST_SCALES = 3
+_SMALLEST_BOX_PX = 8
+"""Coarser than most vessels are wide: smaller boxes see the width of a vessel, or a piece of line, and not the tree."""
 _EMPTY = "the mask has no vessel pixel in the field of view"
 
 
@@ -75,6 +77,7 @@ class VesselMeasures:
         branch_points: forks and crossings of the centre lines.
         end_points: loose ends of the centre lines.
         reasons: for each measure that is None, why.
+        fits: for each fractal dimension, the sizes of the boxes in pixels, their counts and R² of the line.
     """
 
     fov_area_px: int
@@ -89,13 +92,14 @@ class VesselMeasures:
     branch_points: int | None = None
     end_points: int | None = None
     reasons: dict[str, str] = field(default_factory=dict)
+    fits: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values by name, ``reasons`` included."""
         return asdict(self)
 
 
-MEASURES = tuple(name for name in VesselMeasures.__dataclass_fields__ if name != "reasons")
+MEASURES = tuple(name for name in VesselMeasures.__dataclass_fields__ if name not in ("reasons", "fits"))
 """Names of the measures in the order of a table's columns."""
 
 
@@ -125,7 +129,8 @@ def vessel_measures(mask: Any, fov: Any = None, *, spacing_um: Spacing | None = 
     skeleton = skeleton_of(vessels)
     reasons: dict[str, str] = {}
     dimensions = {"fractal_dimension": vessels, "fractal_dimension_skeleton": skeleton}
-    found = {name: box_counting(each).dimension for name, each in dimensions.items()}
+    boxes = {name: box_counting(each) for name, each in dimensions.items()}
+    found = {name: each.dimension for name, each in boxes.items()}
     too_small = f"the vessels span too few pixels for {_LEAST_SCALES} sizes of boxes"
     reasons |= {name: too_small for name, value in found.items() if value is None}
     length_um = calibre_um = None
@@ -148,6 +153,10 @@ def vessel_measures(mask: Any, fov: Any = None, *, spacing_um: Spacing | None = 
         branch_points=branches,
         end_points=ends,
         reasons=reasons,
+        fits={
+            name: {"sizes_px": list(each.sizes), "counts": list(each.counts), "r_squared": each.r_squared}
+            for name, each in boxes.items()
+        },
     )
 
 
@@ -216,12 +225,12 @@ def box_counting(mask: _Mask, *, sizes: Sequence[int] | None = None) -> BoxCount
     The grid starts at the mask's first row and column, so that moving the mask changes nothing. A straight line has
     dimension 1, a filled square 2; the vessels of a retina are in between. Where the shape does not repeat itself at
     the sizes that are counted, the estimate is off by some hundredths: a Sierpinski carpet gives its 1.893 at powers of
-    three and 1.85 at powers of two.
+    three and about 1.85 at powers of two. The sizes decide the value for vessels, too: compare what was counted alike.
 
     Args:
         mask: boolean (H, W).
-        sizes: sides of the boxes in pixels; by default the powers of two from 1 to a quarter of the longer side of the
-            mask's bounding box.
+        sizes: sides of the boxes in pixels; by default the powers of two from 8 to a quarter of the longer side of the
+            mask's bounding box. Boxes below the width of a vessel would count its area.
 
     Returns:
         The line's slope, and the counts behind it.
@@ -235,7 +244,7 @@ def box_counting(mask: _Mask, *, sizes: Sequence[int] | None = None) -> BoxCount
     box = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     if sizes is None:
         largest = max(box.shape) // 4
-        sizes = [2**power for power in range(largest.bit_length())]
+        sizes = [2**power for power in range(largest.bit_length()) if 2**power >= _SMALLEST_BOX_PX]
     sides = sorted(int(size) for size in sizes)
     if len(set(sides)) < len(sides) or (sides and sides[0] < 1):
         raise InputError(f"sizes of boxes are whole numbers of 1 or more, each once; got {list(sizes)}")

@@ -129,13 +129,14 @@ class SaveVesselMeasuresd(SaveImaged):
         self._count += 1
         path = Path(self.folder_layout.filename(subject=subject, idx=meta.get("patch_index")))
         values = found.as_dict()
-        reasons = values.pop("reasons")
+        reasons, fits = values.pop("reasons"), values.pop("fits")
         content = {
             "file": Path(subject).name,
             "region": "field of view" if has_fov else "whole image: no field of view was given",
             "spacing_um": None if spacing is None else {"pixel_height": spacing[0], "pixel_width": spacing[1]},
             "measures": values,
             "reasons": reasons,
+            "fits": fits,
         }
         write_text(path, json.dumps(content, indent=4, allow_nan=False, ensure_ascii=False) + "\n")
         if self.table is not None:
