@@ -248,7 +248,8 @@ def _disc(circle: _Circle, size: tuple[int, int], searched: tuple[int, ...]) -> 
     """Draw the disc between its cuts at full size; ``searched`` is the size in which it was found."""
     y = (np.arange(size[0])[:, None] + 0.5) * (searched[0] / size[0]) - 0.5
     x = (np.arange(size[1])[None] + 0.5) * (searched[1] / size[1]) - 0.5
-    inside = np.hypot(x - circle.x, y - circle.y) <= circle.radius + 0.5
-    inside &= (x >= circle.left - 0.5) & (x <= circle.right + 0.5)
-    inside &= (y >= circle.top - 0.5) & (y <= circle.bottom + 0.5)
-    return np.asarray(inside)
+    # squares that are added once for each pixel; cuts make whole rows and columns infinitely far
+    height, width = (y - circle.y) ** 2, (x - circle.x) ** 2
+    height[(y < circle.top - 0.5) | (y > circle.bottom + 0.5)] = np.inf
+    width[(x < circle.left - 0.5) | (x > circle.right + 0.5)] = np.inf
+    return np.asarray(height + width <= (circle.radius + 0.5) ** 2)

@@ -84,13 +84,15 @@ class FieldOfViewd(MapTransform):
     def _find(self, image: torch.Tensor) -> torch.Tensor:
         if self.source == "whole":
             return torch.ones((1, *image.shape[1:]), dtype=torch.uint8)
-        largest = float(image.max()) if image.numel() else 0.0
-        if image.dim() != 3 or image.shape[0] != 3 or (image.is_floating_point() and 0 < largest <= 1):
+        rows = to_rows(image) if image.dim() == 3 else None
+        is_scaled = rows is not None and rows.dtype != np.uint8 and rows.size > 0 and 0 < rows.max() <= 1
+        if rows is None or rows.shape[2] != 3 or is_scaled:
             raise InputError(
-                f"the image has shape {tuple(image.shape)} and values up to {largest:g}; expected "
+                f"the image has shape {tuple(image.shape)}{' and values up to 1' if is_scaled else ''}; expected "
                 "(3, W, H) within 0..255: derive the field of view right after LoadImage2Dd with channels=3"
             )
-        rows = np.clip(np.rint(to_rows(image)), 0, 255).astype(np.uint8)
+        if rows.dtype != np.uint8:
+            rows = np.clip(np.rint(rows), 0, 255).astype(np.uint8)
         return to_planes(derive_field_of_view(rows).astype(np.uint8))
 
 
