@@ -60,10 +60,12 @@ class HiGMISNetGenerator(nn.Module):
 
     Where this class departs from the authors' code: the norms take the statistics of each image (theirs take the
     batch's, in evaluation mode too: ``norm="batch_always"``), which is the same for batches of one, as they evaluate;
-    dropout is off in evaluation mode (theirs stays on: ``mc_dropout=True``); sizes that are no multiple of 32, or less
-    than 64, are padded by repeating the last row and column and cropped again (theirs fails). The norm of the head keeps the mean
-    of an image's main logits at 0, so that the main map alone can call no image all background or all foreground;
-    ``head_norm=False`` leaves it out and is right for data with empty masks.
+    dropout is off in evaluation mode (theirs stays on: ``mc_dropout=True``); sizes that are no multiple of 32 are
+    padded by repeating the last row and column and cropped again (theirs fails). Exported programs with free sizes
+    take images of more than 32 pixels along both axes.
+
+    As published, a norm keeps the mean of each image's main logits at 0, so that the main map alone can call no image
+    all background or all foreground; ``head_norm=False`` leaves it out and is right for data with empty masks.
 
     Args:
         spatial_dims: 2; the network is defined for images only.
