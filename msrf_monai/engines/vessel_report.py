@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -13,26 +12,41 @@ from typing import Any
 
 import ignite.distributed as idist
 import numpy as np
-import torch
 from ignite.engine import Events
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from msrf_monai.engines.best import versions
 from msrf_monai.engines.cases import UNKNOWN_FILE, case_names
 from msrf_monai.engines.evaluation import _short_names
-from msrf_monai.engines.vessel_report_cases import PixelCounts, VesselMaps, evaluated_items, protocols_for, score_case
-from msrf_monai.engines.vessel_report_overlay import draw_vessel_overlay, thumbnail_of, with_legend
+from msrf_monai.engines.vessel_report_cases import (
+    PixelCounts,
+    VesselMaps,
+    about_fov,
+    evaluated_items,
+    protocols_for,
+    score_case,
+)
+from msrf_monai.engines.vessel_report_overlay import (
+    background_picture,
+    draw_vessel_overlay,
+    thumbnail_of,
+    with_legend,
+)
 from msrf_monai.engines.vessel_report_page import SheetPicture, draw_reliability, render_page, worth_showing
-from msrf_monai.engines.vessel_report_tables import as_csv, case_table, score_table, summarise_vessels
+from msrf_monai.engines.vessel_report_tables import (
+    as_csv,
+    case_table,
+    report_notes,
+    score_table,
+    summarise_vessels,
+)
 from msrf_monai.engines.vessel_report_threshold import ChooseThreshold, read_threshold
 from msrf_monai.errors import ConfigError, DataError, MsrfError
 from msrf_monai.files import write_bytes, write_text
 from msrf_monai.optional import require
-from msrf_monai.transforms import SafeFolderLayout, read_picture
+from msrf_monai.transforms import SafeFolderLayout
 from msrf_monai.transforms.encode import encode_png
-from msrf_monai.transforms.picture import to_channels, to_intensity
 
 __all__ = ["VesselReport"]
 
@@ -132,7 +146,7 @@ class VesselReport:
             "threshold": self._value,
             "threshold_source": self._source,
             **summarise_vessels(cases, pixels, protocols, **self.settings),
-            "notes": _notes(cases, has_observer=has_observer),
+            "notes": report_notes(cases, has_observer=has_observer),
             "versions": versions(),
         }
         summary["pictures"] = _ranked_pictures(cases, summary)
@@ -167,7 +181,7 @@ class VesselReport:
                 self._pixels.append(PixelCounts.of(maps))
             except MsrfError as error:
                 raise DataError(f"{path}: cannot be scored: {error}") from error
-            case = {"path": path, "rows": rows, "overlay": None, **_about_fov(maps)}
+            case = {"path": path, "rows": rows, "overlay": None, **about_fov(maps)}
             if self.overlays:
                 case |= self._draw(item, maps, path, rows[0])
             self._cases.append(case)
@@ -197,7 +211,7 @@ class VesselReport:
         # MONAI's axes are (columns, rows), the picture's are (rows, columns): hence the transpositions.
         label, pred = (mask.T.bool().numpy() for mask in (maps.label, maps.probability >= self._value))
         fov = None if maps.fov is None else maps.fov.T.bool().numpy()
-        picture = _picture(path, item.get("image"), label.shape)
+        picture = background_picture(path, item.get("image"), label.shape)
         drawn = draw_vessel_overlay(picture, pred, label, fov)
         score = "–" if row["f1"] is None else f"{row['f1']:.4f}"
         subject = path if path != UNKNOWN_FILE else f"unknown-{idist.get_rank()}-{len(self._cases):05d}.png"
@@ -276,57 +290,12 @@ def _primary(case: Mapping[str, Any], summary: Mapping[str, Any]) -> Mapping[str
     return row
 
 
-def _about_fov(maps: VesselMaps) -> dict[str, bool]:
-    """Say whether there is a field of view, and whether probabilities outside it were set to 0."""
-    if maps.fov is None:
-        return {"has_fov": False, "is_cleared": False}
-    outside = maps.probability[maps.fov == 0]
-    return {"has_fov": True, "is_cleared": len(outside) > 0 and not bool(outside.any())}
-
-
-def _notes(cases: Sequence[Mapping[str, Any]], *, has_observer: bool) -> list[str]:
-    notes = []
-    without = sum(not case["has_fov"] for case in cases)
-    if without:
-        notes.append(
-            f"{without} of {len(cases)} images have no field of view; all their pixels count in both protocols, which "
-            "flatters accuracy, specificity and AUC-ROC"
-        )
-    if any(case["is_cleared"] for case in cases):
-        notes.append(
-            "outside the field of view all probabilities are 0: the field of view was applied to the network's output, "
-            "which helps it under the legacy protocol; published tables mostly do without"
-        )
-    observed = sum(any(row["protocol"] == "fov_observer" for row in case["rows"]) for case in cases)
-    if has_observer and observed < len(cases):
-        notes.append(f"the second observer's rows are of the {observed} images that have such a mask")
-    return notes
-
-
 def _dataset_name(folder: Path | None) -> str:
     try:
         name = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))["name"] if folder else None
     except (OSError, ValueError, KeyError, TypeError):
         name = None
     return str(name) if name else (folder.name if folder else "evaluation")
-
-
-def _picture(path: str, image: Any, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
-    """Return the source picture, or the network's input where that has the size of the masks, or None."""
-    try:
-        source = read_picture(path)
-        rows = to_channels(to_intensity(source, "full_range", path), 3)
-        if rows.shape[:2] == shape:
-            return np.asarray(rows).round().astype(np.uint8)
-    except MsrfError:
-        _LOGGER.debug("no source picture for an overlay")
-    planes = None if image is None else image.detach().cpu().as_subclass(Tensor).float()
-    if planes is None or tuple(planes.shape[1:]) != shape[::-1]:
-        return None
-    grey = planes[:3].mean(0).T
-    low, high = float(grey.min()), float(grey.max())
-    scaled = (grey - low) / (high - low) if math.isfinite(high - low) and high > low else torch.zeros_like(grey)
-    return np.repeat((scaled * 255).round().to(torch.uint8).numpy()[..., None], 3, axis=2)
 
 
 def _summed(counts: Tensor) -> Tensor:

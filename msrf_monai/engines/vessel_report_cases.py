@@ -19,6 +19,7 @@ __all__ = [
     "PixelCounts",
     "Protocol",
     "VesselMaps",
+    "about_fov",
     "evaluated_items",
     "protocols_for",
     "score_case",
@@ -169,6 +170,14 @@ def score_case(maps: VesselMaps, protocols: Sequence[Protocol]) -> list[dict[str
         InputError: when shapes differ, a mask is not of 0 and 1, or a probability is outside [0, 1].
     """
     return [_row(maps, protocol) for protocol in protocols if protocol.reader == "model" or maps.observer is not None]
+
+
+def about_fov(maps: VesselMaps) -> dict[str, bool]:
+    """Say whether there is a field of view, and whether probabilities outside it were set to 0."""
+    if maps.fov is None:
+        return {"has_fov": False, "is_cleared": False}
+    outside = maps.probability[maps.fov == 0]
+    return {"has_fov": True, "is_cleared": len(outside) > 0 and not bool(outside.any())}
 
 
 def _row(maps: VesselMaps, protocol: Protocol) -> dict[str, Any]:

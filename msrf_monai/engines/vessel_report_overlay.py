@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 import io
+import logging
+import math
+from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
 
-from msrf_monai.errors import InputError
+from msrf_monai.errors import InputError, MsrfError
+from msrf_monai.transforms import read_picture
+from msrf_monai.transforms.picture import to_channels, to_intensity
 
-__all__ = ["FALSE_NEGATIVE", "FALSE_POSITIVE", "TRUE_POSITIVE", "draw_vessel_overlay", "thumbnail_of", "with_legend"]
+__all__ = [
+    "FALSE_NEGATIVE",
+    "FALSE_POSITIVE",
+    "LEGEND",
+    "TRUE_POSITIVE",
+    "background_picture",
+    "draw_vessel_overlay",
+    "thumbnail_of",
+    "with_legend",
+]
+
+_LOGGER = logging.getLogger(__name__)
 
 TRUE_POSITIVE = (240, 240, 240)
 FALSE_POSITIVE = (255, 140, 0)
@@ -117,3 +135,30 @@ def thumbnail_of(overlay: _Picture, *, longest_px: int = 460) -> bytes:
     content = io.BytesIO()
     Image.fromarray(drawn.round().astype(np.uint8)).save(content, "JPEG", quality=88, subsampling=0)
     return content.getvalue()
+
+
+def background_picture(path: str, image: Any, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
+    """Return what an overlay is drawn on: the source picture, or else the network's input, of the masks' size.
+
+    Args:
+        path: the source picture.
+        image: the network's input (C, columns, rows) with any intensities, or None.
+        shape: (rows, columns) of the masks.
+
+    Returns:
+        RGB (rows, columns, 3); None when neither has that size.
+    """
+    try:
+        source = read_picture(path)
+        rows = to_channels(to_intensity(source, "full_range", path), 3)
+        if rows.shape[:2] == shape:
+            return np.asarray(rows).round().astype(np.uint8)
+    except MsrfError:
+        _LOGGER.debug("no source picture for an overlay")
+    planes = None if image is None else image.detach().cpu().as_subclass(Tensor).float()
+    if planes is None or tuple(planes.shape[1:]) != shape[::-1]:
+        return None
+    grey = planes[:3].mean(0).T
+    low, high = float(grey.min()), float(grey.max())
+    scaled = (grey - low) / (high - low) if math.isfinite(high - low) and high > low else torch.zeros_like(grey)
+    return np.repeat((scaled * 255).round().to(torch.uint8).numpy()[..., None], 3, axis=2)

@@ -16,7 +16,7 @@ from msrf_monai.engines.vessel_report_cases import CALIBRATION_BINS, COUNTS, Pix
 from msrf_monai.errors import InputError
 from msrf_monai.metrics import VESSEL_SCORES, Confusion, vessel_pixel_scores
 
-__all__ = ["AGGREGATES", "as_csv", "case_table", "score_table", "summarise_vessels"]
+__all__ = ["AGGREGATES", "as_csv", "case_table", "report_notes", "score_table", "summarise_vessels"]
 
 AGGREGATES = ("pooled", "mean", "std", "median", "min", "max", "interval_low", "interval_high", "undefined")
 """What tables.csv has a row of, for each protocol."""
@@ -126,6 +126,26 @@ def as_csv(rows: Iterable[Mapping[str, Any]]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
+
+
+def report_notes(cases: Sequence[Mapping[str, Any]], *, has_observer: bool) -> list[str]:
+    """Return what a reader of the report should know about its images."""
+    notes = []
+    without = sum(not case["has_fov"] for case in cases)
+    if without:
+        notes.append(
+            f"{without} of {len(cases)} images have no field of view; all their pixels count in both protocols, which "
+            "flatters accuracy, specificity and AUC-ROC"
+        )
+    if any(case["is_cleared"] for case in cases):
+        notes.append(
+            "outside the field of view all probabilities are 0: the field of view was applied to the network's output, "
+            "which helps it under the legacy protocol; published tables mostly do without"
+        )
+    observed = sum(any(row["protocol"] == "fov_observer" for row in case["rows"]) for case in cases)
+    if has_observer and observed < len(cases):
+        notes.append(f"the second observer's rows are of the {observed} images that have such a mask")
+    return notes
 
 
 def _pooled(rows: Sequence[Mapping[str, Any]], pixels: PixelCounts | None) -> dict[str, float | None]:
