@@ -9,8 +9,12 @@ from msrf_monai.engines.ema import ExponentialMovingAverage
 from msrf_monai.engines.evaluation import SegmentationReport
 from msrf_monai.engines.events import ResumeEvents
 from msrf_monai.engines.gallery import GalleryCase, PredictionGallery, draw_gallery
+from msrf_monai.engines.gan_fusion import ChooseFusion, FusionScore
+from msrf_monai.engines.gan_trainer import CoupledGanTrainer
+from msrf_monai.engines.grouped_report import GroupedSegmentationReport, group_by_target_size, table_of_groups
 from msrf_monai.engines.guard import NaNGuard
 from msrf_monai.engines.history import History
+from msrf_monai.engines.key_metric import KeyMetric
 from msrf_monai.engines.progress import Progress
 from msrf_monai.engines.reuse import use_handler
 from msrf_monai.engines.seeding import SeedEpochs, epoch_seed
@@ -20,14 +24,19 @@ from msrf_monai.engines.training_state import TrainingState
 from msrf_monai.engines.vessel_report import VesselReport
 from msrf_monai.engines.vessel_report_overlay import draw_vessel_overlay
 from msrf_monai.engines.vessel_report_threshold import ChooseThreshold, read_threshold
-from msrf_monai.engines.weights import LoadWeights, load_weights, read_weights
+from msrf_monai.engines.weights import LoadWeights, load_weights, read_weights, verified_file
 
 __all__ = [
+    "ChooseFusion",
     "ChooseThreshold",
+    "CoupledGanTrainer",
     "EarlyStop",
     "ExponentialMovingAverage",
+    "FusionScore",
     "GalleryCase",
+    "GroupedSegmentationReport",
     "History",
+    "KeyMetric",
     "LoadWeights",
     "NaNGuard",
     "PredictionGallery",
@@ -45,11 +54,14 @@ __all__ = [
     "draw_gallery",
     "draw_vessel_overlay",
     "epoch_seed",
+    "group_by_target_size",
     "load_weights",
     "read_threshold",
     "read_weights",
     "save_weights",
     "summarise",
+    "table_of_groups",
     "use_handler",
+    "verified_file",
     "versions",
 ]

@@ -55,7 +55,8 @@ class SaveBest:
 
     Attach it to the evaluator. When the epoch that was just validated is the best so far, the evaluator's network (the
     averaged one where validation uses it) is written to ``save_dir/filename``, with a small JSON file beside it.
-    Together with ``TrainingState``, which restores the best metric, a resumed run never replaces a better file.
+    Together with ``TrainingState``, which restores the best metric, a resumed run never replaces a better file. The
+    JSON file also names the fusion that Hi-gMISnet chose and the files that its trunks started from.
 
     Args:
         save_dir: folder of the weights, such as a bundle's ``models``.
@@ -103,8 +104,21 @@ class SaveBest:
             "metric": state.key_metric_name,
             "value": float(state.best_metric if is_best else state.metrics[state.key_metric_name]),
             "seed": self.seed,
+            **_facts(unwrap(network)),
             "versions": versions(),
         }
         write_text(self.path.with_suffix(".json"), json.dumps(record, indent=4) + "\n")
         what = "is the best so far" if is_best else "was saved"
         _LOGGER.info("epoch %d %s (%s %.4f): %s", record["epoch"], what, record["metric"], record["value"], self.path)
+
+
+def _facts(network: nn.Module) -> dict[str, Any]:
+    """Return what a network knows about itself and a reader of its weights should: a fusion, files of its trunks."""
+    fusion = getattr(network, "fusion", None)
+    facts: dict[str, Any] = {"fusion": fusion} if isinstance(fusion, str) else {}
+    trunks = {
+        name: {"file": weights.file, "sha256": weights.sha256}
+        for module in network.modules()
+        for name, weights in getattr(module, "backbone_weights", {}).items()
+    }
+    return facts | ({"backbone_weights": trunks} if trunks else {})

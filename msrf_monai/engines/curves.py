@@ -18,15 +18,19 @@ __all__ = ["TrainingCurves", "draw_curves"]
 
 _LOGGER = logging.getLogger(__name__)
 _NOT_METRICS = {"epoch", "train_loss", "learning_rate", "seconds"}
+_TERM = "train_loss_"
+_PANELS = 2  # in a row of the picture
 
 
 def draw_curves(rows: Sequence[dict[str, float]], path: str | Path, *, best_epoch: int | None = None) -> None:
     """Draw the loss, the learning rate and the validation metrics over the epochs into a PNG file.
 
-    Metrics beyond 1, such as distances in pixels, would flatten the scores and are left to the history's table.
+    Metrics beyond 1, such as distances in pixels, would flatten the scores and are left to the history's table. Terms
+    of the loss get panels below, one for all ``train_loss_GROUP_…`` of a group.
 
     Args:
-        rows: as ``History`` keeps them: ``epoch`` and any of ``train_loss``, ``learning_rate`` and metrics by name.
+        rows: as ``History`` keeps them: ``epoch`` and any of ``train_loss``, its terms, ``learning_rate`` and metrics
+            by name.
         path: the file to write.
         best_epoch: epoch to mark, None for no mark.
 
@@ -35,8 +39,10 @@ def draw_curves(rows: Sequence[dict[str, float]], path: str | Path, *, best_epoc
         StorageError: when the file cannot be written.
     """
     figure_module = require("matplotlib.figure", "train")
-    figure = figure_module.Figure(figsize=(11, 4.2), dpi=110, layout="constrained")
-    left, right = figure.subplots(1, 2)
+    terms = _grouped_terms(rows)
+    lines = 1 + -(-len(terms) // _PANELS)
+    figure = figure_module.Figure(figsize=(11, 4.2 * lines), dpi=110, layout="constrained")
+    left, right, *panels = figure.subplots(lines, _PANELS, squeeze=False).flat
     _plot(left, rows, "train_loss", label="training loss", color="tab:blue")
     left.set(title="Training loss", xlabel="epoch", ylabel="loss")
     if all(row.get("train_loss", 1.0) > 0 for row in rows):
@@ -46,7 +52,7 @@ def draw_curves(rows: Sequence[dict[str, float]], path: str | Path, *, best_epoc
         _plot(rate, rows, "learning_rate", label="learning rate", color="tab:gray", linestyle=":", marker="")
         rate.set_ylabel("learning rate (dotted)", color="tab:gray")
         rate.set_ylim(bottom=0)
-    names = sorted({name for row in rows for name in row} - _NOT_METRICS)
+    names = sorted({name for row in rows for name in row if not name.startswith(_TERM)} - _NOT_METRICS)
     names = [name for name in names if all(abs(row.get(name, 0.0)) <= 1 for row in rows)]
     for name in names:
         _plot(right, rows, name, label=name)
@@ -57,11 +63,30 @@ def draw_curves(rows: Sequence[dict[str, float]], path: str | Path, *, best_epoc
         for axes in (left, right):
             axes.axvline(best_epoch, color="tab:green", linestyle="--", linewidth=1)
         right.set_title(f"Validation (best: epoch {best_epoch})")
-    for axes in (left, right):
+    _plot_terms(panels, rows, terms)
+    for axes in (left, right, *panels):
         axes.grid(alpha=0.3)
         axes.xaxis.get_major_locator().set_params(integer=True)
     with atomic_write(path) as handle:
         figure.savefig(handle, format="png")
+
+
+def _grouped_terms(rows: Sequence[dict[str, float]]) -> dict[str, list[str]]:
+    """Return the names of a loss's terms by their first word, in the order in which they occur."""
+    groups: dict[str, list[str]] = {}
+    for name in dict.fromkeys(name for row in rows for name in row if name.startswith(_TERM)):
+        groups.setdefault(name.removeprefix(_TERM).partition("_")[0], []).append(name)
+    return groups
+
+
+def _plot_terms(panels: Sequence[Any], rows: Sequence[dict[str, float]], terms: dict[str, list[str]]) -> None:
+    for axes, (group, found) in zip(panels, terms.items(), strict=False):
+        for name in found:
+            _plot(axes, rows, name, label=name.removeprefix(f"{_TERM}{group}_"))
+        axes.set(title=f"Loss: {group}", xlabel="epoch", ylabel="weighted term")
+        axes.legend(loc="best", fontsize="small")
+    for axes in panels[len(terms) :]:
+        axes.set_visible(False)
 
 
 def _plot(axes: Any, rows: Sequence[dict[str, float]], name: str, **style: Any) -> None:

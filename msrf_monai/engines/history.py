@@ -18,18 +18,30 @@ from torch import Tensor
 
 from msrf_monai.files import write_text
 
-__all__ = ["History", "loss_of", "scalars"]
+__all__ = ["History", "loss_of", "loss_terms", "scalars"]
 
 _FIRST_COLUMNS = ("epoch", "train_loss", "learning_rate", "seconds")
+_TERM = "loss_"
 
 
 def loss_of(output: Any, *, key: str = "loss") -> Tensor | None:
     """Return the loss in a MONAI trainer's output, a dictionary or the list that decollating makes of it."""
+    loss = _first(output).get(key)
+    return None if loss is None else _number(loss)
+
+
+def loss_terms(output: Any) -> dict[str, Tensor]:
+    """Return what a trainer's output holds by names that begin with ``loss_``: the terms that a loss is made of."""
+    return {name: _number(value) for name, value in _first(output).items() if str(name).startswith(_TERM)}
+
+
+def _first(output: Any) -> Mapping[str, Any]:
     first = output[0] if isinstance(output, list) and output else output
-    loss = first.get(key) if isinstance(first, Mapping) else None
-    if loss is None:
-        return None
-    return torch.as_tensor(loss).detach().float().mean()  # decollating makes plain numbers of it
+    return first if isinstance(first, Mapping) else {}
+
+
+def _number(value: Any) -> Tensor:
+    return torch.as_tensor(value).detach().float().mean()  # decollating makes plain numbers of tensors
 
 
 def scalars(metrics: Mapping[str, Any]) -> dict[str, float]:
@@ -46,7 +58,8 @@ class History:
 
     Attach it to the trainer after the ``ValidationHandler`` and give it to ``TrainingState`` in ``save_dict``. After
     each epoch ``history.csv`` and ``history.json`` are written anew, whole or not at all. The loss is the mean over the
-    epoch's batches and over all processes; batches whose loss is not finite are left out of it.
+    epoch's batches and over all processes; batches whose loss is not finite are left out of it. Where the trainer's
+    output holds the terms of its loss as ``loss_NAME`` (``CoupledGanTrainer``), their means are ``train_loss_NAME``.
 
     Args:
         output_dir: folder of the two files.
@@ -62,6 +75,7 @@ class History:
         self.optimizer = optimizer
         self.rows: list[dict[str, float]] = []
         self._losses: list[Tensor] = []
+        self._terms: dict[str, list[Tensor]] = {}
         self._learning_rate: float | None = None
         self._started = 0.0
 
@@ -86,9 +100,8 @@ class History:
             StorageError: when they cannot be written.
         """
         row: dict[str, float] = {"epoch": int(engine.state.epoch)}
-        loss = self._mean_loss()
-        if loss is not None:
-            row["train_loss"] = loss
+        means = {"loss": self._mean_loss()} | {name: _mean(values) for name, values in self._terms.items()}
+        row.update({f"train_{name}": mean for name, mean in means.items() if mean is not None})
         if self._learning_rate is not None:
             row["learning_rate"] = self._learning_rate
         row["seconds"] = round(time.monotonic() - self._started, 3)
@@ -100,6 +113,7 @@ class History:
 
     def _start_epoch(self) -> None:
         self._losses = []
+        self._terms = {}
         self._started = time.monotonic()
         if self.optimizer is not None:
             self._learning_rate = float(self.optimizer.param_groups[0]["lr"])
@@ -108,14 +122,11 @@ class History:
         loss = loss_of(engine.state.output)
         if loss is not None:
             self._losses.append(loss)
+        for name, value in loss_terms(engine.state.output).items():
+            self._terms.setdefault(name, []).append(value)
 
     def _mean_loss(self) -> float | None:
-        values = torch.stack(self._losses).cpu().double() if self._losses else torch.zeros(0, dtype=torch.float64)
-        values = values[torch.isfinite(values)]
-        total, count = float(values.sum()), float(len(values))
-        if idist.get_world_size() > 1:
-            total, count = float(idist.all_reduce(total)), float(idist.all_reduce(count))
-        return total / count if count else None
+        return _mean(self._losses)
 
     def _write(self) -> None:
         columns = [*_FIRST_COLUMNS, *sorted({name for row in self.rows for name in row} - set(_FIRST_COLUMNS))]
@@ -125,3 +136,13 @@ class History:
         writer.writerows(self.rows)
         write_text(self.output_dir / "history.csv", table.getvalue())
         write_text(self.output_dir / "history.json", json.dumps(self.rows, indent=4) + "\n")
+
+
+def _mean(losses: list[Tensor]) -> float | None:
+    """Return the mean of the finite ones over all processes, None when there is none."""
+    values = torch.stack(losses).cpu().double() if losses else torch.zeros(0, dtype=torch.float64)
+    values = values[torch.isfinite(values)]
+    total, count = float(values.sum()), float(len(values))
+    if idist.get_world_size() > 1:
+        total, count = float(idist.all_reduce(total)), float(idist.all_reduce(count))
+    return total / count if count else None

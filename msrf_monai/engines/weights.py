@@ -21,7 +21,15 @@ from torch import Tensor, nn
 from msrf_monai.errors import CheckpointError, ConfigError
 from msrf_monai.files import sha256_of
 
-__all__ = ["LoadWeights", "fit_error", "load_weights", "read_tensors", "read_weights", "unwrap"]
+__all__ = [
+    "LoadWeights",
+    "fit_error",
+    "load_weights",
+    "read_tensors",
+    "read_weights",
+    "unwrap",
+    "verified_file",
+]
 
 _LOGGER = logging.getLogger(__name__)
 _NESTED = ("model", "network", "net", "state_dict")
@@ -34,6 +42,34 @@ def unwrap(network: nn.Module) -> nn.Module:
     if isinstance(inner, nn.parallel.DistributedDataParallel | nn.DataParallel):
         inner = inner.module
     return inner
+
+
+def verified_file(path: str | os.PathLike[str] | None, *, sha256: str | None = None) -> str | None:
+    """Return the path of a file of weights after comparing its digest, so that a configuration can ask for both.
+
+    Args:
+        path: the file; None stays None.
+        sha256: the digest that it must have; None compares nothing.
+
+    Returns:
+        The path.
+
+    Raises:
+        CheckpointError: when the file is missing or has another digest.
+        ConfigError: when there is a digest and no file.
+    """
+    if path is None:
+        if sha256 is not None:
+            raise ConfigError(
+                f"the sha256 {sha256[:12]}… is given without a file of weights; give the file's path as well"
+            )
+        return None
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"there is no file of weights at {path}; give the path of one on this computer, or none")
+    if sha256 is not None and (found := sha256_of(path)) != sha256.lower():
+        raise CheckpointError(f"{path} is not the expected file: its SHA-256 is {found}, expected {sha256}")
+    return str(path)
 
 
 def read_tensors(path: str | os.PathLike[str], *, sha256: str | None = None) -> Any:

@@ -48,10 +48,11 @@ class MaskSlidingWindowInferer(SlidingWindowInferer):
 
 
 def _first(output: Any) -> Any:
-    if isinstance(output, Mapping):
-        output = tuple(output.values())
-    if not isinstance(output, (tuple, list)):
-        return output
-    if not output:
-        raise InputError("the network returned no output; expected a tensor, or several of which the first is the mask")
-    return output[0]
+    while isinstance(output, (Mapping, tuple, list)):  # of Hi-gMISnet's two generators each gives several maps
+        maps = tuple(output.values()) if isinstance(output, Mapping) else output
+        if not maps:
+            raise InputError(
+                "the network returned no output; expected a tensor, or several of which the first is the mask"
+            )
+        output = maps[0]
+    return output

@@ -44,7 +44,7 @@ from msrf_monai.metrics.overlap import (
 from msrf_monai.metrics.published import ScoreConsistency, accuracy_and_f1_at, published_scores_consistency
 from msrf_monai.metrics.regions import pixels_inside
 from msrf_monai.metrics.roc import KerasAUC, KerasAUCHandler, average_precision, exact_auc, keras_auc
-from msrf_monai.metrics.surface import hausdorff95
+from msrf_monai.metrics.surface import average_surface_distance, hausdorff, hausdorff95
 from msrf_monai.metrics.threshold import choose_threshold
 from msrf_monai.metrics.topology import BettiErrors, betti_errors, betti_numbers, centreline_dice
 from msrf_monai.metrics.vessels import (
@@ -84,6 +84,7 @@ __all__ = [
     "accuracy",
     "accuracy_and_f1_at",
     "average_precision",
+    "average_surface_distance",
     "batch_pooled",
     "batch_pooled_dice",
     "betti_errors",
@@ -96,6 +97,7 @@ __all__ = [
     "dice",
     "exact_auc",
     "expected_calibration_error",
+    "hausdorff",
     "hausdorff95",
     "iou",
     "iou_from_dice",

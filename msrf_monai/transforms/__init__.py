@@ -10,6 +10,7 @@ from msrf_monai.transforms.colour import RandColorJitter, RandColorJitterd, shif
 from msrf_monai.transforms.decide import DecideMask, DecideMaskd, decide_mask
 from msrf_monai.transforms.edge_map import EdgeMap, EdgeMapd, EdgeTarget, EdgeTargetd
 from msrf_monai.transforms.field_of_view import ClearOutsided, FieldOfViewd, NormalizeInsided
+from msrf_monai.transforms.fuse import FuseProbabilitiesd
 from msrf_monai.transforms.layout import SafeFolderLayout
 from msrf_monai.transforms.load import LoadImage2D, LoadImage2Dd
 from msrf_monai.transforms.load_mask import LoadMask2D, LoadMask2Dd
@@ -32,6 +33,7 @@ __all__ = [
     "EdgeTarget",
     "EdgeTargetd",
     "FieldOfViewd",
+    "FuseProbabilitiesd",
     "LoadImage2D",
     "LoadImage2Dd",
     "LoadMask2D",
