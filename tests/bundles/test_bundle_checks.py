@@ -17,8 +17,9 @@ from msrf_monai import bundle as checks
 
 ROOT = Path(__file__).resolve().parents[2]
 BUNDLES = sorted(path.parents[1] for path in (ROOT / "bundles").glob("*/configs/metadata.json"))
-# Overlays that work with every configuration of their bundle, and those that are for training alone.
-ANYWHERE, TRAINING_ONLY = ("datasets", "recalibration"), ("recipes",)
+# Overlays that work with every configuration of their bundle; recipes, which are for training, or for inference where
+# their name says so.
+ANYWHERE, RECIPES = ("datasets", "recalibration", "widths", "ablations"), "recipes"
 OVERLAYS = [
     pytest.param(bundle, overlay, id=f"{bundle.name}-{overlay.parent.name}-{overlay.stem}")
     for bundle in BUNDLES
@@ -138,10 +139,12 @@ def test_workflow_initialises_with_all_properties(
 @pytest.mark.parametrize(("bundle", "overlay"), OVERLAYS)
 def test_overlay_initialises_with_all_properties(bundle: Path, overlay: Path, dataset: Path, tmp_path: Path) -> None:
     name = f"{overlay.parent.name}/{overlay.name}"
-    assert overlay.parent.name in ANYWHERE + TRAINING_ONLY
-    runs = [(["train.json", name], "train", dataset)]
-    if overlay.parent.name in ANYWHERE:
-        runs.append((["inference.json", name], "infer", dataset / "images"))
+    assert overlay.parent.name in (*ANYWHERE, RECIPES)
+    train = (["train.json", name], "train", dataset)
+    inference = (["inference.json", name], "infer", dataset / "images")
+    runs = [train, inference]
+    if overlay.parent.name == RECIPES:
+        runs = [inference] if overlay.stem.endswith("_inference") else [train]
     for configs, workflow_type, folder in runs:
         problems = checks.check_workflow(
             bundle,

@@ -12,6 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 MSRF = ROOT / "bundles" / "msrf_net_polyp_segmentation"
 SSR = ROOT / "bundles" / "ssr_unet_skin_lesion_segmentation"
+IMFF = ROOT / "bundles" / "imff_net_retinal_vessel_segmentation"
 
 
 def run_bundle(
@@ -56,6 +57,16 @@ SMALL_SSR = {
     "learning_rate": 0.005,
 }
 SMALL_SSR_INFERENCE = {k: v for k, v in SMALL_SSR.items() if k not in ("batch_size", "learning_rate")}
+
+SMALL_IMFF_INFERENCE = {"features": "[4,8,8]", "window_size": "[48,48]"}
+SMALL_IMFF = {
+    **SMALL_IMFF_INFERENCE,
+    "patch_size": "[32,32]",
+    "crops_per_image": 8,
+    "batch_size": 4,
+    "learning_rate": 0.02,
+    "ema__momentum": 0.2,
+}
 
 
 @dataclass(frozen=True)
