@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import NamedTuple, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from msrf_monai.errors import InputError
@@ -18,6 +17,7 @@ from msrf_monai.networks.blocks.feature_norm import FeatureNorm, feature_norm
 from msrf_monai.networks.blocks.initialization import glorot_uniform_, normal_weights_
 from msrf_monai.networks.blocks.multi_res import MultiResBlock, ResPath
 from msrf_monai.networks.nets.higmis_net_levels import DecoderLevel, EncoderLevel, SideBranch, Taps, haar_pyramid
+from msrf_monai.networks.padding import crop_from_multiple, pad_to_multiple
 
 __all__ = ["HiGMISNetGenerator", "HiGMISNetGeneratorOutput"]
 
@@ -126,6 +126,7 @@ class HiGMISNetGenerator(nn.Module):
         _check_backbones(backbones, vgg_weights, dense_weights)
         self.in_channels = in_channels
         self.features = features
+        self.multiple = 32
         self.taps = Taps(
             VGG16Taps() if "vgg16" in backbones else None,
             DenseNet201Taps(frozen_statistics=frozen_statistics) if "densenet201" in backbones else None,
@@ -179,7 +180,7 @@ class HiGMISNetGenerator(nn.Module):
             # The annotation is evaluation mode's: TorchScript takes one type only.
             return self.forward_all(x)  # type: ignore[return-value]
         mask, _, _ = self._decode(x)
-        return F.pad(mask, [0, -_missing(x.shape[3]), 0, -_missing(x.shape[2])])
+        return crop_from_multiple(mask, list(x.shape[2:]), self.multiple)
 
     @torch.jit.unused
     def forward_all(self, x: torch.Tensor) -> HiGMISNetGeneratorOutput:
@@ -203,7 +204,7 @@ class HiGMISNetGenerator(nn.Module):
         """Run the network at a padded size: the probability, and the attention maps of all levels, coarsest first."""
         if not torch.jit.is_scripting():
             self._check_channels(x)
-        image = F.pad(x, [0, _missing(x.shape[3]), 0, _missing(x.shape[2])], mode="replicate")
+        image = pad_to_multiple(x, self.multiple)
         if self.in_channels == 1:
             image = torch.cat([image, image, image], dim=1)
 
@@ -263,10 +264,6 @@ class HiGMISNetGenerator(nn.Module):
                 f"the input has shape {tuple(x.shape)}; expected (batch, {self.in_channels}, height, width): convert "
                 f"the image to {self.in_channels} channels or build the network with another in_channels"
             )
-
-
-def _missing(size: int) -> int:
-    return (size + 31) // 32 * 32 - size
 
 
 def _probability(logits: torch.Tensor) -> torch.Tensor:
