@@ -61,6 +61,8 @@ def list_datasets() -> None:
         for title, text in (
             ("grouped by", info.grouping),
             ("splits", splits),
+            *((f"split {split.name}", split.about) for split in info.standard_splits),
+            ("window", info.window.text if info.window else ""),
             ("licence", info.licence),
             ("from", info.url),
         ):
@@ -93,6 +95,10 @@ def prepare(
     include: Annotated[
         list[str] | None, typer.Option(help="Take a class that is left out otherwise, such as normal of busi.")
     ] = None,
+    window: Annotated[
+        str | None, typer.Option(help="LEVEL,WIDTH of the values of volumes that become black to white.")
+    ] = None,
+    bits: Annotated[int, typer.Option(help="Depth of the slices of volumes, 8 or 16.")] = 8,
 ) -> None:
     """Check a downloaded data set and make the folder that training reads."""
     from msrf_monai.data.prepare import prepare_dataset
@@ -109,6 +115,8 @@ def prepare(
             strict=strict,
             overwrite=overwrite,
             include=include or (),
+            window=window,
+            bits=bits,
             progress=progress,
         )
     for note in done.notes:

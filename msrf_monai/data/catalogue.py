@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from msrf_monai.data.fundus import FUNDUS_DATASETS
 from msrf_monai.data.info import DatasetInfo
 from msrf_monai.data.layouts import FolderPair, PairedFolders, PerImageFolders, SideBySide
+from msrf_monai.data.pathology import PATHOLOGY_DATASETS
+from msrf_monai.data.published import HIGMISNET_FOLDERS, higmisnet_split
+from msrf_monai.data.radiology import RADIOLOGY_DATASETS
 from msrf_monai.errors import InputError
 
 __all__ = ["CATALOGUE", "DatasetInfo", "busi_class", "clinicdb_sequence", "get_dataset_info"]
@@ -122,9 +125,10 @@ _ENTRIES = (
         citation="J. Bernal et al., WM-DOVA maps for accurate polyp highlighting in colonoscopy, Computerized Medical "
         "Imaging and Graphics 43, 2015, doi:10.1016/j.compmedimag.2015.02.007",
         url="https://polyp.grand-challenge.org/CVCClinicDB/",
+        standard_splits=(higmisnet_split((490, 61, 61)),),
         grouping="video sequence",
         group_of=clinicdb_sequence,
-        layouts=(*_CLINICDB, _FLAT),
+        layouts=(*_CLINICDB, _FLAT, HIGMISNET_FOLDERS),
     ),
     DatasetInfo(
         name="dsb2018",
@@ -155,6 +159,7 @@ _ENTRIES = (
         "P. Tschandl et al., The HAM10000 dataset, Scientific Data 5, 2018, doi:10.1038/sdata.2018.161",
         url="https://challenge.isic-archive.com/data/#2018",
         splits=("official", "random"),
+        standard_splits=(higmisnet_split((2074, 260, 260)),),
         layouts=(
             PairedFolders(
                 (
@@ -164,6 +169,7 @@ _ENTRIES = (
                 )
             ),
             _FLAT,
+            HIGMISNET_FOLDERS,
         ),
     ),
     DatasetInfo(
@@ -202,11 +208,18 @@ _ENTRIES = (
         citation="W. Al-Dhabyani et al., Dataset of breast ultrasound images, Data in Brief 28, 2020, "
         "doi:10.1016/j.dib.2019.104863",
         url="https://scholar.cu.edu.eg/?q=afahmy/pages/dataset",
+        standard_splits=(higmisnet_split((517, 65, 65)),),
         stratum_of=busi_class,
         left_out=("normal",),
-        layouts=(SideBySide(("benign", "malignant", "normal"), (".", "Dataset_BUSI_with_GT")), _FLAT),
+        layouts=(
+            SideBySide(("benign", "malignant", "normal"), (".", "Dataset_BUSI_with_GT")),
+            _FLAT,
+            HIGMISNET_FOLDERS,
+        ),
     ),
     *FUNDUS_DATASETS,
+    *PATHOLOGY_DATASETS,
+    *RADIOLOGY_DATASETS,
     DatasetInfo(
         name="folders",
         title="Folders train, valid, test",

@@ -8,23 +8,28 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import groupby
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from msrf_monai.data.layouts import SourceItem
+from msrf_monai.data.outlines import fill_outlines, read_outlines
 from msrf_monai.data.pictures import (
     PACKED_SUFFIX,
     Picture,
     encode_png,
     large_pictures_allowed,
     read_bytes,
+    read_instances,
     read_mask,
     read_picture,
     read_rgb,
 )
+from msrf_monai.data.volumes.slices import read_slices
+from msrf_monai.data.volumes.window import Window
 from msrf_monai.errors import DataError
 from msrf_monai.field_of_view import derive_field_of_view
 
@@ -46,6 +51,8 @@ class CheckedItem:
         digests: SHA-256 by path.
         rewritten: why the picture was written anew, or an empty string.
         is_empty: the mask has no foreground.
+        details: what dataset.json says of it besides: spacing, slice, ….
+        remark: what is odd about it, in words, or an empty string.
         problems: sentences that name a file each; the fields above are empty then.
     """
 
@@ -54,6 +61,8 @@ class CheckedItem:
     digests: Mapping[str, str] = field(default_factory=dict)
     rewritten: str = ""
     is_empty: bool = False
+    details: Mapping[str, Any] = field(default_factory=dict)
+    remark: str = ""
     problems: tuple[str, ...] = ()
 
 
@@ -64,6 +73,8 @@ def check_items(
     progress: Progress | None,
     *,
     with_field_of_view: bool = False,
+    window: Window | None = None,
+    bits: int = 8,
 ) -> list[CheckedItem]:
     """Check all items, several at a time, and write those that are right.
 
@@ -73,6 +84,8 @@ def check_items(
         images: what becomes of the pictures, see ``prepare_dataset``.
         progress: called with the number of items done and the number of all.
         with_field_of_view: write a mask of the field of view for each picture, derived where none is given.
+        window: which values of a volume become black and white; None for that of ``Window()``.
+        bits: 8 or 16, the depth of slices.
 
     Returns:
         One result for each item, in order.
@@ -83,11 +96,36 @@ def check_items(
     if any(item.label2 is not None for item in items):
         (folder / "labels2").mkdir()
     check = partial(_check, folder=folder, images=images, with_field_of_view=with_field_of_view)
+    check_volume = partial(_check_volume, folder=folder, window=window or Window(), bits=bits)
+    # the slices of a volume together, so that it is read once and then let go
+    batches = [list(batch) for _, batch in groupby(items, key=lambda item: item.volume or item)]
     with large_pictures_allowed(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for result in pool.map(check, items):
-            checked.append(result)
+        for results in pool.map(lambda batch: check_volume(batch) if batch[0].volume else [check(batch[0])], batches):
+            checked.extend(results)
             if progress is not None:
                 progress(len(checked), len(items))
+    return checked
+
+
+def _check_volume(items: Sequence[SourceItem], *, folder: Path, window: Window, bits: int) -> list[CheckedItem]:
+    """Read a volume and write those of its slices that are wanted; an error is reported with the first of them."""
+    volume = items[0].volume
+    if volume is None:
+        return []
+    try:
+        stack = read_slices(volume, window, bits)
+    except DataError as error:
+        return [CheckedItem(items[0], problems=(str(error),)), *(CheckedItem(item) for item in items[1:])]
+    remark = f"{volume.scan}: {stack.remark}" if stack.remark else ""
+    checked = []
+    for item in items:
+        pixels, mask = stack.pixels[item.slice_index], stack.masks[item.slice_index]
+        image = f"images/{item.identity}.png"
+        placed = {"image": (image, _write(folder / image, encode_png(pixels)))}
+        placed["label"] = _place_mask(folder, "labels", item, mask)
+        paths, details = {key: path for key, (path, _) in placed.items()}, stack.details(item.slice_index)
+        empty = not mask.any()
+        checked.append(CheckedItem(item, paths, dict(placed.values()), is_empty=empty, details=details, remark=remark))
     return checked
 
 
@@ -96,31 +134,67 @@ def _check(item: SourceItem, *, folder: Path, images: ImageMode, with_field_of_v
     problems: list[str] = []
     content = _read(item.image, problems)
     picture = _attempt(read_picture, content, item.image, problems)
-    files = (*item.masks, *(path for path in (item.label2, item.field_of_view) if path is not None))
-    masks = {path: _attempt(read_mask, _read(path, problems), path, problems) for path in files}
-    known = {path: mask for path, mask in masks.items() if mask is not None}
+    known = _read_masks(item, picture, problems)
     if picture is not None:
-        problems += _size_problems(item, picture, known)
-    seen = known.get(item.field_of_view) if item.field_of_view is not None else None
+        problems += _size_problems(item, picture, {path: marked.mask for path, marked in known.items()})
+    seen = known[item.field_of_view].mask if item.field_of_view in known else None
     if seen is not None and not seen.any():
         problems.append(f"{item.field_of_view}: is an empty field of view; expected what the camera sees")
     if problems or picture is None or content is None:
         return CheckedItem(item, problems=tuple(problems))
-    label = np.logical_or.reduce([known[path] for path in item.masks])
+    label = np.zeros((picture.height_px, picture.width_px), np.bool_)
+    for path in item.masks:
+        label |= known[path].mask
     placed = {"image": _place_picture(item, content, picture.replacement, folder, images)}
     placed["label"] = _place_mask(folder, "labels", item, label)
     if item.label2 is not None:
-        placed["label2"] = _place_mask(folder, "labels2", item, known[item.label2])
+        placed["label2"] = _place_mask(folder, "labels2", item, known[item.label2].mask)
     if with_field_of_view:
         seen = derive_field_of_view(read_rgb(content, item.image)) if seen is None else seen
         placed["fov"] = _place_mask(folder, "fov", item, seen)
+    spacing = next((marked.spacing_mm for marked in known.values() if marked.spacing_mm is not None), None)
     return CheckedItem(
         item,
         paths={key: path for key, (path, _) in placed.items()},
         digests=dict(placed.values()),
         rewritten=picture.reason,
         is_empty=not label.any(),
+        details={} if spacing is None else {"spacing_mm": [float(f"{spacing:.6g}")] * 2},
+        remark="; ".join(f"{path}: {marked.remark}" for path, marked in known.items() if marked.remark),
     )
+
+
+@dataclass(frozen=True)
+class _Marked:
+    """A mask that was read, with what else its file says."""
+
+    mask: NDArray[np.bool_]
+    spacing_mm: float | None = None
+    remark: str = ""
+
+
+def _read_masks(item: SourceItem, picture: Picture | None, problems: list[str]) -> dict[Path, _Marked]:
+    """Return the masks that could be read; outlines are filled where the size of the picture is known."""
+
+    def binary(content: bytes, path: Path) -> _Marked:
+        return _Marked(read_mask(content, path))
+
+    def instances(content: bytes, path: Path) -> _Marked:
+        return _Marked(read_instances(content, path))
+
+    def outlines(content: bytes, path: Path) -> _Marked:
+        found = read_outlines(content, path)
+        remark = f"{found.unclosed} regions have fewer than three corners and no area" if found.unclosed else ""
+        mask = np.zeros((1, 1), np.bool_)
+        if picture is not None:
+            mask = fill_outlines(found, (picture.height_px, picture.width_px), path)
+        return _Marked(mask, found.spacing_mm, remark)
+
+    reader = {"binary": binary, "instances": instances, "outlines": outlines}[item.mask_kind]
+    others = (path for path in (item.label2, item.field_of_view) if path is not None)
+    readers = dict.fromkeys(item.masks, reader) | dict.fromkeys(others, binary)
+    read = {path: _attempt(reader, _read(path, problems), path, problems) for path, reader in readers.items()}
+    return {path: marked for path, marked in read.items() if marked is not None}
 
 
 def _size_problems(item: SourceItem, picture: Picture, masks: Mapping[Path, NDArray[np.bool_]]) -> list[str]:

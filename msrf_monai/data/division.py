@@ -17,6 +17,7 @@ from msrf_monai.data.splits import (
     hold_out_last,
     random_split,
     read_splits,
+    sized_split,
 )
 from msrf_monai.errors import DataError
 
@@ -93,10 +94,12 @@ def divide(
         raise DataError(f"{source}: has no split {name!r}; it offers {', '.join(choices)}")
     given = {identity: part for identity, part in offered.get(name, official).items() if identity not in left_out}
     known = standard.get(name)
-    if known is not None and known.part_of is None:
+    if known is not None and known.is_cross_validation:
         division = _cross_validation(known, source, items, seed)
     else:
-        division = Division(name, _random(items, seed) if name == "random" else _fixed(known, given, items))
+        division = (
+            _division(name, known, given, items, seed) if name != "random" else Division(name, _random(items, seed))
+        )
         _add_validation(division, info, items, seed)
         division.fold_of.update(_folds(division, items, folds, seed))
     if split is None and offered:
@@ -117,11 +120,39 @@ def _random(items: Sequence[SourceItem], seed: int) -> dict[str, str]:
     return random_split(_groups(items), seed=seed, strata=_strata(items))
 
 
-def _fixed(known: StandardSplit | None, given: Mapping[str, str], items: Sequence[SourceItem]) -> dict[str, str]:
-    """Return the parts that a split of the articles, or else a list of names, gives."""
-    if known is None or known.part_of is None:
-        return dict(given)
-    return {item.identity: part for item in items if (part := known.part_of(item.identity)) is not None}
+def _division(
+    name: str, known: StandardSplit | None, given: Mapping[str, str], items: Sequence[SourceItem], seed: int
+) -> Division:
+    """Return the parts that a split of the articles, or else a list of names or the official one, gives."""
+    if known is None:
+        return Division(name, dict(given))
+    if known.part_of is not None:
+        return Division(name, {item.identity: part for item in items if (part := known.part_of(item.identity))})
+    if known.sizes is None or known.keeps_test:
+        if len(set(given.values()) | {"validation"}) < len(PARTS):
+            told = ", ".join(sorted(set(given.values()))) or "no part"
+            fault = f"the {name} split needs folders that tell training from test; they tell {told}: use another split"
+            return Division(name, {}, faults=(fault,))
+        if known.sizes is None:
+            return Division(name, dict(given))
+    return _drawn(known, given, items, seed)
+
+
+def _drawn(known: StandardSplit, given: Mapping[str, str], items: Sequence[SourceItem], seed: int) -> Division:
+    """Draw as many pictures for each part as were published."""
+    sizes = known.sizes or (1, 0, 0)
+    parts: dict[str, str] = {}
+    if known.keeps_test:
+        parts |= {name: part for name, part in given.items() if part == "test"}
+        sizes = (sizes[0], sizes[1], 0)
+    drawn_from = [item.identity for item in items if given.get(item.identity, "training") == "training"]
+    parts |= sized_split(drawn_from, sizes, seed=seed)
+    counts = [list(parts.values()).count(part) for part in PARTS]
+    published = "/".join(map(str, known.sizes or ()))
+    note = f"the {known.name} split draws pictures one by one (seed {seed}), {published} as published"
+    if len(drawn_from) != sum(sizes):
+        note += f"; of the {len(drawn_from)} that are here: {'/'.join(map(str, counts))}"
+    return Division(known.name, parts, notes=[note])
 
 
 def _cross_validation(standard: StandardSplit, source: Path, items: Sequence[SourceItem], seed: int) -> Division:
@@ -157,7 +188,7 @@ def _add_validation(division: Division, info: DatasetInfo, items: Sequence[Sourc
         taken = hold_out_last(training)
         how = f"the last {len(taken)} training pictures by name were taken, whole groups"
     else:
-        taken = hold_out(training, seed=seed, strata=_strata(items))
+        taken = hold_out(training, seed=seed, strata=_strata(items), share=info.validation_share)
         how = f"{len(taken)} training pictures were taken (seed {seed})"
     division.parts.update(dict.fromkeys(taken, "validation"))
     division.notes.append(f"the {division.name} split has no validation part: {how}")
@@ -183,7 +214,7 @@ def _note_oddities(division: Division, info: DatasetInfo, items: Sequence[Source
     if torn:
         division.notes.append(
             f"{torn} groups ({info.grouping or 'group'}) have pictures in more than one part of the {division.name} "
-            "split"
+            "split: its scores are too good for new ones; the random split keeps groups whole"
         )
 
 

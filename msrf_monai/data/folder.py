@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ class Entry:
         stratum: class by which parts and folds are balanced, or None.
         fov: path of the mask of the field of view, or None.
         label2: path of the second observer's mask, or None.
+        details: what else is known, such as "spacing_mm"; written after the other keys.
     """
 
     identity: str
@@ -46,6 +47,7 @@ class Entry:
     stratum: str | None = None
     fov: str | None = None
     label2: str | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """Return the entry as it stands in the datalist."""
@@ -54,7 +56,7 @@ class Entry:
             value = getattr(self, key)
             if value is not None:
                 item[key] = value
-        return item
+        return item | dict(self.details)
 
 
 @contextmanager

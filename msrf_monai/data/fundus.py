@@ -6,6 +6,7 @@ import re
 
 from msrf_monai.data.info import DatasetInfo, StandardSplit
 from msrf_monai.data.observed import NamedFiles, ObservedFolders, ObservedPart
+from msrf_monai.data.published import HIGMISNET_FOLDERS
 
 __all__ = ["FUNDUS_DATASETS", "chase_child", "hrf_class"]
 
@@ -55,6 +56,11 @@ def _chase_20_8(identity: str) -> str | None:
 def _chase_8_20(identity: str) -> str | None:
     child = chase_child(identity)
     return child and ("training" if child <= "child_04" else "test")
+
+
+def _drive_20_20(identity: str) -> str | None:
+    found = re.fullmatch(r"\d+_(training|test)", identity, re.IGNORECASE)
+    return found and found[1].lower()
 
 
 def _hrf_15_30(identity: str) -> str | None:
@@ -164,10 +170,13 @@ FUNDUS_DATASETS = (
         "Medical Imaging 23(4), 2004, doi:10.1109/TMI.2004.825627",
         url="https://drive.grand-challenge.org/",
         splits=("official", "random"),
+        standard_splits=(
+            StandardSplit("higmisnet", "16/4/20, the official parts, images 37 to 40 validate", _drive_20_20),
+        ),
         default_split="official",
         validates_on_last=True,
         has_field_of_view=True,
-        layouts=(_DRIVE,),
+        layouts=(_DRIVE, HIGMISNET_FOLDERS),
     ),
     DatasetInfo(
         name="stare",

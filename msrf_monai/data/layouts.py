@@ -8,14 +8,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from msrf_monai.data.pictures import PICTURE_SUFFIXES
+
+if TYPE_CHECKING:
+    from msrf_monai.data.volumes.slices import VolumePair
 
 __all__ = [
     "FolderPair",
     "Layout",
     "Listing",
+    "MaskKind",
     "PairedFolders",
     "PerImageFolders",
     "SideBySide",
@@ -29,6 +33,9 @@ SIDE_FILE_SUFFIXES = frozenset(
     {".csv", ".db", ".htm", ".html", ".ini", ".json", ".md", ".pdf", ".txt", ".xlsx", ".xml"}
 )
 
+MaskKind = Literal["binary", "instances", "outlines"]
+"""What a mask file holds: two values, a number for each object, or outlines of objects in XML."""
+
 
 @dataclass(frozen=True)
 class SourceItem:
@@ -37,12 +44,15 @@ class SourceItem:
     Attributes:
         identity: name without folder and suffix, unique in the data set.
         image: the picture.
-        masks: its mask, or the masks of its objects, whose union is the mask.
+        masks: its mask, or the masks of its objects, whose union is the mask; none where nothing is marked.
         part: "training", "validation" or "test" where the layout says so, else None.
         group: patient, sequence, … that must not be torn apart, or None.
         stratum: class that parts and folds should hold in equal shares, such as "benign", or None.
         label2: the second observer's mask, or None.
         field_of_view: mask of what the camera sees, or None when it is not given.
+        mask_kind: what its masks hold.
+        volume: the volume of which it is a slice, or None; ``image`` and ``masks`` are the files of the volume then.
+        slice_index: its number in the volume, from 0.
     """
 
     identity: str
@@ -53,6 +63,9 @@ class SourceItem:
     stratum: str | None = None
     label2: Path | None = None
     field_of_view: Path | None = None
+    mask_kind: MaskKind = "binary"
+    volume: VolumePair | None = None
+    slice_index: int = 0
 
 
 @dataclass
@@ -100,9 +113,12 @@ class PairedFolders:
 
     Attributes:
         pairs: the folders; those after the first may be absent.
+        by_order: where no mask of a folder has the name of a picture and there are as many, match them by the natural
+            order of their names, which is noted.
     """
 
     pairs: tuple[FolderPair, ...]
+    by_order: bool = False
 
     @property
     def expected(self) -> str:
@@ -120,7 +136,7 @@ class PairedFolders:
             images = _first_folder(source, pair.images)
             masks = _first_folder(source, pair.masks)
             if images is not None and masks is not None:
-                _match(images, masks, pair, listing)
+                _match(images, masks, pair, listing, by_order=self.by_order)
             elif images is not None:
                 listing.problems.append(f"{source / pair.masks[0]}: this folder of masks is missing, {images} exists")
             elif masks is not None:
@@ -262,11 +278,16 @@ def _same_stem(files: list[Path]) -> str:
     return f"{files[0]}: {len(files)} pictures have this stem ({names}); stems must be unique"
 
 
-def _match(images: Path, masks: Path, pair: FolderPair, listing: Listing) -> None:
+def _match(images: Path, masks: Path, pair: FolderPair, listing: Listing, *, by_order: bool = False) -> None:
     pictures = _pictures(images, pair.ignore, listing)
     labels: dict[str, list[Path]] = defaultdict(list)
     for stem, files in _pictures(masks, (), listing).items():
         labels[stem if stem in pictures else _without_ending(stem)].extend(files)
+    if by_order and pictures and len(labels) == len(pictures) and not labels.keys() & pictures.keys():
+        labels = {stem: labels[name] for stem, name in zip(_in_order(pictures), _in_order(labels), strict=True)}
+        listing.notes.append(
+            f"no mask in {masks} has the name of a picture: they were matched by the order of their names; look at some"
+        )
     if not pictures:
         listing.problems.append(f"{images}: no picture in this folder")
     for stem, files in pictures.items():
@@ -302,6 +323,11 @@ def _pictures(folder: Path, ignore: tuple[str, ...], listing: Listing) -> dict[s
     if ignored:
         listing.notes.append(f"left out of {folder}: {', '.join(ignored[:3])}{', …' if len(ignored) > 3 else ''}")
     return found
+
+
+def _in_order(names: Iterable[str]) -> list[str]:
+    """Return names in natural order: case2 before case10."""
+    return sorted(names, key=lambda name: [part.zfill(20) for part in re.split(r"(\d+)", name.casefold())])
 
 
 def _without_ending(stem: str) -> str:

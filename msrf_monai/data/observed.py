@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from msrf_monai.data.layouts import SIDE_FILE_SUFFIXES, Listing, SourceItem, find_folder
+from msrf_monai.data.layouts import SIDE_FILE_SUFFIXES, Listing, MaskKind, SourceItem, find_folder
 from msrf_monai.data.pictures import PACKED_SUFFIX, PICTURE_SUFFIXES
 
 __all__ = ["NamedFiles", "ObservedFolders", "ObservedPart", "picture_stem"]
@@ -67,10 +67,14 @@ class ObservedFolders:
     Attributes:
         parts: the parts; each may be absent, but not all.
         roots: possible folders that hold everything; "." is the source itself.
+        known: names of other files that belong to the data set, in small letters; they are not noted.
+        mask_kind: what the masks hold.
     """
 
     parts: tuple[ObservedPart, ...]
     roots: tuple[str, ...] = (".",)
+    known: tuple[str, ...] = ()
+    mask_kind: MaskKind = "binary"
 
     @property
     def expected(self) -> str:
@@ -90,7 +94,8 @@ class ObservedFolders:
                 listing = Listing()
                 for part in self.parts:
                     _read_part(part, folders, listing)
-                folders.report_others(listing)
+                folders.report_others(listing, self.known)
+                listing.items = [replace(item, mask_kind=self.mask_kind) for item in listing.items]
                 return listing
         return None
 
@@ -115,11 +120,12 @@ class _Folders:
                 self._matched.add(file)
         return dict(sorted(found.items()))
 
-    def report_others(self, listing: Listing) -> None:
-        """Note side files in the folders; other files that fit no rule are problems."""
+    def report_others(self, listing: Listing, known: tuple[str, ...] = ()) -> None:
+        """Note side files in the folders, unless they are known; other files that fit no rule are problems."""
         folders = {find_folder(self.root, rule.folder) for rule in self.rules} - {None}
         for folder in sorted(folder for folder in folders if folder is not None):
-            others = [file for file in _visible(folder) if file not in self._matched]
+            files = _visible(folder)
+            others = [file for file in files if file not in self._matched and file.name.lower() not in known]
             side = [file.name for file in others if file.suffix.lower() in _SIDE_SUFFIXES]
             if side:
                 listing.notes.append(f"left out of {folder}: {', '.join(side[:3])}{', …' if len(side) > 3 else ''}")

@@ -26,6 +26,7 @@ __all__ = [
     "encode_png",
     "large_pictures_allowed",
     "read_bytes",
+    "read_instances",
     "read_mask",
     "read_picture",
     "read_rgb",
@@ -158,6 +159,28 @@ def read_mask(content: bytes, path: Path) -> NDArray[np.bool_]:
             "save the alpha channel as a grey picture"
         )
     return _binary(values, path)
+
+
+def read_instances(content: bytes, path: Path) -> NDArray[np.bool_]:
+    """Decode a mask whose values number its objects; 0 is the background.
+
+    Args:
+        content: the bytes of the file.
+        path: where they come from, for the message of an error.
+
+    Returns:
+        Where any object is, bool, (H, W), upright. Of a palette picture the numbers count, not the colours; a colour
+        picture is background where it is black.
+
+    Raises:
+        DataError: when the file cannot be decoded (see ``read_picture``), or its values are no whole numbers.
+    """
+    image, _ = _decode(content, path)
+    if image.mode == "F":
+        raise DataError(f"{path}: has 32-bit floating-point values; expected whole numbers of objects")
+    if image.mode in ("1", "L", "P") or _is_wide(image):
+        return np.asarray(np.asarray(image) != 0, np.bool_)
+    return np.asarray(np.asarray(image.convert("RGB")).any(axis=2), np.bool_)
 
 
 def read_rgb(content: bytes, path: Path) -> NDArray[np.uint8]:

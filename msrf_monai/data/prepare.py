@@ -17,6 +17,7 @@ from msrf_monai.data.folder import Entry, new_dataset_folder, write_datalist
 from msrf_monai.data.info import DatasetInfo
 from msrf_monai.data.layouts import Listing, SourceItem
 from msrf_monai.data.splits import read_groups
+from msrf_monai.data.volumes.window import BIT_DEPTHS, Window
 from msrf_monai.errors import DataError, InputError
 
 __all__ = ["PreparedDataset", "prepare_dataset"]
@@ -57,6 +58,8 @@ def prepare_dataset(
     strict: bool = False,
     overwrite: bool = False,
     include: Sequence[str] = (),
+    window: str | None = None,
+    bits: int = 8,
     progress: Progress | None = None,
 ) -> PreparedDataset:
     """Check a data set and write the folder that ``load_datalist`` and MONAI's decathlon functions read.
@@ -68,6 +71,11 @@ def prepare_dataset(
 
     Data sets of retinal vessels get a mask of the field of view for each picture in ``fov``, given or derived (see
     ``derive_field_of_view``), and the second observer's masks in ``labels2``.
+
+    Volumes become slices, grey PNG of 8 or 16 bits, whatever ``images`` says. Each item has its place ("slice"), the
+    distances between rows, columns ("spacing_mm") and slices ("slice_spacing_mm") and the values that became black and
+    white ("window"), so that the volume can be put together again; its group is the volume. Slices in which nothing is
+    marked are left out unless ``include`` names their class.
 
     Args:
         name: name in the catalogue, such as "kvasir_seg", or a generic layout, "folders" or "paired".
@@ -85,6 +93,8 @@ def prepare_dataset(
         strict: treat another number of pictures than the official one as an error, not as a note.
         overwrite: replace ``out`` when it holds a prepared data set.
         include: classes to take although the data set's entry leaves them out, such as "normal" of BUSI.
+        window: "LEVEL,WIDTH" of the values that become black to white in slices of volumes; None for the data set's.
+        bits: 8 or 16, the depth of slices of volumes.
         progress: called with the number of pictures done and the number of all.
 
     Returns:
@@ -97,30 +107,49 @@ def prepare_dataset(
     """
     info = get_dataset_info(name)
     source, out = Path(source).expanduser().resolve(), Path(out).expanduser().resolve()
-    _check_arguments(source, out, images=images, folds=folds)
+    _check_arguments(source, out, images=images, folds=folds, bits=bits)
     listing = _with_groups(info, source, _list_source(info, source))
+    chosen = _window(info, listing.items, window, bits)
     listing, left_out = _with_strata(info, listing, include)
     division = divide(info, source, listing.items, split=split, folds=folds, seed=seed, left_out=left_out)
     with new_dataset_folder(out, overwrite=overwrite) as folder:
         problems = [*listing.problems, *_name_problems(listing.items), *division.problems(listing.items)]
         problems += _count_notes(info, listing.items) if strict else []
         checked = check_items(
-            _distinct(listing.items), folder, images, progress, with_field_of_view=info.has_field_of_view
+            _distinct(listing.items),
+            folder,
+            images,
+            progress,
+            with_field_of_view=info.has_field_of_view,
+            window=chosen,
+            bits=bits,
         )
         _raise_problems(info, source, problems + [problem for item in checked for problem in item.problems])
         used = [item for item in checked if item.item.identity in division.parts]
         _drop_unused(folder, [item for item in checked if item.item.identity not in division.parts])
         notes = tuple(
-            _count_notes(info, listing.items) + listing.notes + division.notes + _content_notes(used, division)
+            _count_notes(info, listing.items)
+            + listing.notes
+            + division.notes
+            + _volume_notes(used, chosen, bits)
+            + _content_notes(used, division)
         )
-        header = _header(info, division, seed, notes)
+        header = _header(info, division, seed) | _window_entry(used, chosen, bits) | {"notes": list(notes)}
         digests = {path: digest for item in used for path, digest in item.digests.items()}
         counts = write_datalist(folder, header, [_entry(item, division) for item in used], digests)
     logger.info("prepared %s: %d pictures in %s", info.name, sum(counts.values()), out)
     return PreparedDataset(info.name, out, division.name, counts, division.folds, notes)
 
 
-def _check_arguments(source: Path, out: Path, *, images: str, folds: int) -> None:
+def _window(info: DatasetInfo, items: Sequence[SourceItem], text: str | None, bits: int) -> Window | None:
+    if (text is not None or bits != BIT_DEPTHS[0]) and not any(item.volume for item in items):
+        raise InputError(f"window and bits are for volumes; {info.name} holds pictures here, which stay as they are")
+    return info.window if text is None else Window.parse(text, info.window.unit if info.window else "")
+
+
+def _check_arguments(source: Path, out: Path, *, images: str, folds: int, bits: int) -> None:
+    if bits not in BIT_DEPTHS:
+        raise InputError(f"bits is {bits}; expected {' or '.join(map(str, BIT_DEPTHS))}")
     if images not in get_args(ImageMode):
         raise InputError(f"images is {images!r}; expected one of {', '.join(get_args(ImageMode))}")
     if folds < 0 or folds == 1:
@@ -145,18 +174,20 @@ def _list_source(info: DatasetInfo, source: Path) -> Listing:
 
 
 def _with_groups(info: DatasetInfo, source: Path, listing: Listing) -> Listing:
-    """Give each item its group: from the table that lies in the source, else by the rule of the data set.
+    """Give each item its group: from the table in the source, else from the layout, else by the data set's rule.
 
-    The table may name pictures as their files are called, even where their identity had to be made distinct.
+    The table may name pictures as their files are called, even where their identity had to be made distinct, and
+    volumes, whose slices are then all named.
     """
     table = read_groups(source)
     rule = info.group_of
-    items = []
+    items, found = [], 0
     for item in listing.items:
-        named = table.get(item.identity) or table.get(item.image.stem)
-        group = named or (rule(item.identity) if rule and not table else None)
+        named = table.get(item.identity) or table.get(item.image.stem) or table.get(item.group or "")
+        found += named is not None
+        group = named or item.group or (rule(item.identity) if rule and not table else None)
         items.append(replace(item, group=group))
-    if table and items and all(item.group is None for item in items):
+    if table and items and not found:
         examples = f"{next(iter(table))!r}, a picture {items[0].image.stem!r}"
         raise DataError(
             f"{source}: its table of groups names none of the {len(items)} pictures (it says {examples}); write the "
@@ -181,11 +212,10 @@ def _with_strata(info: DatasetInfo, listing: Listing, include: Sequence[str]) ->
     if wrong:
         known = f"expected {' or '.join(info.left_out)}" if info.left_out else "it leaves no class out"
         raise InputError(f"{info.name} leaves out no class {wrong[0]!r} that could be included; {known}")
-    if info.stratum_of is None:
-        return listing, frozenset()
-    items = [replace(item, stratum=item.stratum or info.stratum_of(item.identity)) for item in listing.items]
+    rule = info.stratum_of
+    items = [replace(item, stratum=item.stratum or (rule(item.identity) if rule else None)) for item in listing.items]
     alone = sum(item.stratum is None for item in items)
-    if alone:
+    if alone and rule is not None:
         listing.notes.append(f"{alone} of {len(items)} pictures have no known class ({', '.join(info.counts)})")
     unwanted = set(info.left_out) - set(include)
     left_out = Counter(item.stratum for item in items if item.stratum in unwanted)
@@ -231,24 +261,40 @@ def _entry(item: CheckedItem, division: Division) -> Entry:
         found.stratum,
         fov=item.paths.get("fov"),
         label2=item.paths.get("label2"),
+        details=item.details,
     )
 
 
 def _count_notes(info: DatasetInfo, items: Sequence[SourceItem]) -> list[str]:
-    """Compare the number of pictures with the official one, part by part or class by class where those are known."""
-    parts = Counter(item.part if info.stratum_of is None else item.stratum for item in items)
+    """Compare the number of pictures or groups with the official one, by part or by class where those are known."""
     if not info.counts:
         return []
+    by_class = any(item.stratum in info.counts for item in items)
+    keys = [
+        (item.stratum if by_class else item.part, item.group if info.counts_groups else item.identity) for item in items
+    ]
+    parts = Counter(part for part, _ in dict.fromkeys(keys))
     if None in parts:
-        given, expected = {"all": len(items)}, {"all": sum(info.counts.values())}
+        given, expected = {"all": parts.total()}, {"all": sum(info.counts.values())}
     else:
         given, expected = {str(part): count for part, count in parts.items()}, dict(info.counts)
     hint = f" ({info.count_note})" if info.count_note else ""
+    what = f"{info.grouping}s" if info.counts_groups else "pictures"
     return [
-        f"{given[part]} pictures ({part}) are here, the official number is {expected[part]}{hint}"
+        f"{given[part]} {what} ({part}) are here, the official number is {expected[part]}{hint}"
         for part in given
-        if given[part] != expected.get(part)
+        if given[part] != expected.get(part, given[part])
     ]
+
+
+def _volume_notes(items: Sequence[CheckedItem], window: Window | None, bits: int) -> list[str]:
+    """Say what became of volumes, and what was odd about files."""
+    slices = [item.item.volume for item in items if item.item.volume is not None]
+    notes = list(dict.fromkeys(item.remark for item in items if item.remark))
+    if slices and window is not None:
+        count = len(set(slices))
+        notes.insert(0, f"{len(slices)} slices of {count} volumes were written as {bits}-bit PNG, window {window.text}")
+    return notes
 
 
 def _content_notes(items: Sequence[CheckedItem], division: Division) -> list[str]:
@@ -284,8 +330,8 @@ def _observation_notes(items: Sequence[CheckedItem]) -> list[str]:
     return notes
 
 
-def _header(info: DatasetInfo, division: Division, seed: int, notes: Sequence[str]) -> dict[str, Any]:
-    header = {
+def _header(info: DatasetInfo, division: Division, seed: int) -> dict[str, Any]:
+    header: dict[str, Any] = {
         "name": info.name,
         "description": f"{info.title}: {info.subject}",
         "reference": info.url,
@@ -299,7 +345,12 @@ def _header(info: DatasetInfo, division: Division, seed: int, notes: Sequence[st
     }
     if division.is_cross_validation:
         header["crossValidation"] = True
-    return header | {"notes": list(notes)}
+    return header
+
+
+def _window_entry(items: Sequence[CheckedItem], window: Window | None, bits: int) -> dict[str, str]:
+    has_volumes = window is not None and any(item.item.volume for item in items)
+    return {"window": f"{window.text}, {bits} bits"} if window is not None and has_volumes else {}
 
 
 def _drop_unused(folder: Path, items: Sequence[CheckedItem]) -> None:

@@ -6,7 +6,7 @@ import csv
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ __all__ = [
     "random_split",
     "read_groups",
     "read_splits",
+    "sized_split",
 ]
 
 PARTS = ("training", "validation", "test")
@@ -67,8 +68,37 @@ def random_split(
     return {name: parts[group] for group, names in members.items() for name in names}
 
 
+def sized_split(names: Collection[str], sizes: tuple[int, int, int], *, seed: int) -> dict[str, str]:
+    """Draw training, validation and test pictures one by one, as articles do that divide a set "8:1:1 at random".
+
+    Args:
+        names: the pictures.
+        sizes: published numbers of training, validation and test pictures. Where there are more or fewer pictures
+            than their sum, validation and test get the same shares, rounded, and at least one each if their size is
+            not 0 and there are three pictures or more.
+        seed: number that chooses among the splits, as in ``random_split``.
+
+    Returns:
+        "training", "validation" or "test" for each name.
+
+    Example:
+        >>> parts = sized_split([f"{number}" for number in range(40)], (517, 65, 65), seed=0)
+        >>> [list(parts.values()).count(part) for part in PARTS]
+        [32, 4, 4]
+    """
+    order = sorted(names, key=lambda name: _rank(seed, f"one:{name}"))
+    fewest = 1 if len(order) >= len(PARTS) else 0
+    validation, test = (max(round(len(order) * size / sum(sizes)), min(fewest, size)) for size in sizes[1:])
+    parts = dict.fromkeys(order[:test], "test") | dict.fromkeys(order[test : test + validation], "validation")
+    return {name: parts.get(name, "training") for name in names}
+
+
 def hold_out(
-    groups: Mapping[str, str | None], *, seed: int, strata: Mapping[str, str | None] | None = None
+    groups: Mapping[str, str | None],
+    *,
+    seed: int,
+    strata: Mapping[str, str | None] | None = None,
+    share: float = VALIDATION_SHARE,
 ) -> set[str]:
     """Return the names of about a tenth of the pictures, whole groups, for a split that has no validation part.
 
@@ -76,6 +106,7 @@ def hold_out(
         groups: the group of each training picture by name, None for a picture that stands alone.
         seed: number that chooses among the possibilities.
         strata: as in ``random_split``.
+        share: another share than a tenth.
 
     Returns:
         The names; of a class that is one group, none.
@@ -85,7 +116,7 @@ def hold_out(
     for stratum in _strata(members, strata):
         order = sorted(stratum, key=lambda group: _rank(seed, group))
         if len(order) >= 2:
-            chosen, _ = _take(order, members, VALIDATION_SHARE * sum(len(members[group]) for group in order))
+            chosen, _ = _take(order, members, share * sum(len(members[group]) for group in order))
             names.update(name for group in chosen for name in members[group])
     return names
 

@@ -16,6 +16,7 @@ from msrf_monai.cli import data as data_commands
 from msrf_monai.cli.data import app
 from msrf_monai.data import CATALOGUE, load_datalist
 from msrf_monai.errors import DataError
+from support.volume_files import mask_values, save_nifti, scan_values
 
 Runner = Callable[..., str]
 
@@ -156,3 +157,14 @@ def test_a_bar_is_shown_when_it_takes_long(
     shown = invoke("prepare", "paired", "--source", source, "--out", tmp_path / "out")
 
     assert "checking: " in shown
+
+
+def test_prepare_passes_window_and_depth_on(invoke: Runner, tmp_path: Path) -> None:
+    for patient in (49, 50, 51):
+        save_nifti(tmp_path / "s/ct_scans" / f"{patient:03d}.nii", scan_values(patient))
+        save_nifti(tmp_path / "s/masks" / f"{patient:03d}.nii", mask_values())
+    arguments = ("prepare", "physionet_ich", "--source", tmp_path / "s", "--out", tmp_path / "out")
+
+    shown = invoke(*arguments, "--window", "50,100", "--bits", 16)
+
+    assert "6 slices of 3 volumes were written as 16-bit PNG, window 0 to 100 HU (level 50, width 100)" in shown
