@@ -71,8 +71,9 @@ class VesselMaps:
 class PixelCounts:
     """The pixels of images counted by probability and truth, so that images and processes add up.
 
-    Probabilities are sorted into 8192 steps of the logit from -20 to 20; pixels of one step count as ties. That moves
-    an area under a curve by less than 1e-5, and takes 128 kB instead of all pixels.
+    Probabilities are sorted into 8192 steps of the logit from -20 to 20; pixels of one step count as ties. That takes
+    128 kB instead of all pixels, and moves an area under the ROC curve by less than 1e-5 where the logits have a
+    standard deviation of 0.1 or more; those of a network that has hardly begun to learn may lie closer together.
 
     Attributes:
         levels: float64 (2, 8192): background and vessel pixels of each step.
