@@ -25,6 +25,7 @@ from msrf_monai.networks import (
     PatchDiscriminator,
 )
 from msrf_monai.networks.blocks import ReverseAttention
+from msrf_monai.networks.inference import fold_batch_norms, merge_convolutions
 from msrf_monai.networks.nets.higmis_net import FusionMode, fuse_probabilities
 from support.net_tester import NetTester
 
@@ -358,6 +359,18 @@ def lively(kind: Any = HiGMISNetGenerator, **options: Any) -> Any:
             with torch.no_grad():
                 layer.weight.add_(0.02 * torch.randn_like(layer.weight))
     return net
+
+
+@pytest.mark.parametrize("norm", ["instance", "batch", "batch_always"])
+def test_optimized_network_gives_the_same(norm: str) -> None:
+    net = lively(norm=norm, backbones=("densenet201",))
+    optimized = merge_convolutions(fold_batch_norms(net))
+    with torch.inference_mode():
+        torch.testing.assert_close(optimized(waves(64, 64)), net(waves(64, 64)), rtol=0, atol=1e-8)
+    left = [m for m in optimized.modules() if isinstance(m, nn.BatchNorm2d)]
+    # Norms stay that have no convolution right before them: of each dense layer and transition of the trunk one, of
+    # each of 11 MultiRes blocks two, of each of 11 steps of the skips' paths one, and the head's.
+    assert len(left) == 6 + 12 + 48 + 3 + (2 * 11 + 11 + 1 if norm == "batch" else 0)
 
 
 @pytest.mark.parametrize("kind", [HiGMISNetGenerator, HiGMISNet])

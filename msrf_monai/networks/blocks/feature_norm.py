@@ -37,8 +37,10 @@ class ImageNorm(nn.InstanceNorm2d):
         return torch.group_norm(input, self.num_features, self.weight, self.bias, self.eps)
 
 
-class LiveBatchNorm(nn.BatchNorm2d):
+class LiveBatchNorm(nn.Module):
     """Batch norm by the statistics of the batch at hand, in evaluation mode too: one image changes another's result.
+
+    It is no ``nn.BatchNorm2d``, whose running statistics other code may fold into convolutions: it has none.
 
     Args:
         channels: channels to normalise.
@@ -46,7 +48,10 @@ class LiveBatchNorm(nn.BatchNorm2d):
     """
 
     def __init__(self, channels: int, eps: float = _EPS) -> None:
-        super().__init__(channels, eps=eps, track_running_stats=False)
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Norm ``(B, C, H, W)`` by the mean and variance of each channel over the batch."""
