@@ -15,6 +15,7 @@ from msrf_monai.engines.grouped_report import GroupedSegmentationReport, group_b
 from msrf_monai.engines.guard import NaNGuard
 from msrf_monai.engines.history import History
 from msrf_monai.engines.key_metric import KeyMetric
+from msrf_monai.engines.optimisation import GradientClip, decay_groups
 from msrf_monai.engines.progress import Progress
 from msrf_monai.engines.reuse import use_handler
 from msrf_monai.engines.seeding import SeedEpochs, epoch_seed
@@ -34,6 +35,7 @@ __all__ = [
     "ExponentialMovingAverage",
     "FusionScore",
     "GalleryCase",
+    "GradientClip",
     "GroupedSegmentationReport",
     "History",
     "KeyMetric",
@@ -50,6 +52,7 @@ __all__ = [
     "VesselReport",
     "case_names",
     "case_row",
+    "decay_groups",
     "draw_curves",
     "draw_gallery",
     "draw_vessel_overlay",
