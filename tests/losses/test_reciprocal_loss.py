@@ -14,6 +14,7 @@ from skimage.metrics import structural_similarity
 
 from msrf_monai.errors import InputError
 from msrf_monai.losses import ReciprocalLoss
+from msrf_monai.networks import HiGMISNet
 
 
 def case(dtype: torch.dtype = torch.float64, size: tuple[int, int] = (24, 31)) -> dict[str, torch.Tensor]:
@@ -100,6 +101,17 @@ def test_soft_form_has_the_right_gradient_and_reaches_both_predictions() -> None
     assert torch.autograd.gradcheck(lambda a, b: loss(a, b, inputs["image"], inputs["mask"]), (p, q))
     gradients = torch.autograd.grad(loss(**inputs), (p, q))
     assert all(g.abs().min() > 0 for g in gradients)
+
+
+def test_soft_form_trains_both_generators() -> None:
+    pair = HiGMISNet(features=4, backbones=())
+    image, mask = torch.rand(2, 3, 64, 64), (torch.rand(2, 1, 64, 64) > 0.7).float()
+    outputs = pair(image)
+    ReciprocalLoss()(outputs.lesion.mask, outputs.background.mask, image, mask).backward()
+    for generator in (pair.lesion, pair.background):
+        for part in (generator.head, generator.side.refine3, generator.encoder[0].convs.conv3):
+            assert all(p.grad is not None and p.grad.isfinite().all() for p in part.parameters())
+            assert sum(p.grad.abs().sum() for p in part.parameters()) > 0
 
 
 def test_hard_form_has_no_gradient() -> None:
