@@ -1,4 +1,4 @@
-"""What reading gives and writing needs: one image, or one volume, with everything known about it, and its pixels lazily.
+"""What reading gives and writing needs: one image or volume, all that is known about it, and its pixels lazily.
 
 Everywhere in ``msrf_monai.clinical`` pixels are rows and columns as DICOM and NumPy speak of them: ``(H, W)`` or
 ``(H, W, 3)``; only the predictor turns them into MONAI's ``(C, W, H)``.
@@ -62,7 +62,7 @@ class ImageInfo:
     photometric: str = ""
     """As stored: DICOM's photometric interpretation, or the raster file's mode (``"RGB"``, ``"P"``, ``"1"``, …)."""
     white: float | None = None
-    """The value that stands for white, or for full scale (255, 4095, …); None when values carry a unit or say nothing."""
+    """The value that stands for white (255, 4095, …); None when values carry a unit or the file does not say."""
     value_unit: str = ""
     """Unit of rescaled values as the file gives it, such as ``"HU"``; empty when it does not."""
     modality: str = ""
@@ -70,7 +70,7 @@ class ImageInfo:
     spacing_mm: tuple[float, float] | None = None
     """Distance between rows, then between columns, of the pixels as given; None when the file tells nothing."""
     spacing_is_real: bool = False
-    """True when ``spacing_mm`` holds in the patient; False for a detector's or a scanner's plane, or when it is None."""
+    """True when ``spacing_mm`` holds in the patient; False for a detector's or scanner's plane, and when it is None."""
     spacing_source: str = ""
     """The attribute that ``spacing_mm`` comes from, such as ``"PixelSpacing"``."""
     slice_spacing_mm: float | None = None

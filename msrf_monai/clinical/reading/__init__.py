@@ -1,0 +1,8 @@
+"""Reading: clinical files as frozen cases, limits before decoding, and a stable code for each refusal."""
+
+from msrf_monai.clinical.reading.dicom import open_dicom
+from msrf_monai.clinical.reading.limits import Limits
+from msrf_monai.clinical.reading.refusal import RefusalCode, RefusedInput
+from msrf_monai.clinical.reading.voi import apply_window
+
+__all__ = ["Limits", "RefusalCode", "RefusedInput", "apply_window", "open_dicom"]
