@@ -22,9 +22,11 @@ from msrf_monai.transforms.restore import RestoreSized
 from msrf_monai.transforms.rows import to_planes, to_rows
 from msrf_monai.transforms.save import SaveMask, SaveMaskd, SaveProbability, SaveProbabilityd
 from msrf_monai.transforms.select import SelectMask, SelectMaskd
+from msrf_monai.transforms.twelve_augmentations import AUGMENTATION_CYCLE, RandTwelveAugmentationsd, augment
 from msrf_monai.transforms.vessel_measures import SaveVesselMeasuresd
 
 __all__ = [
+    "AUGMENTATION_CYCLE",
     "ClearOutsided",
     "DecideMask",
     "DecideMaskd",
@@ -42,6 +44,7 @@ __all__ = [
     "Picture",
     "RandColorJitter",
     "RandColorJitterd",
+    "RandTwelveAugmentationsd",
     "Resize2D",
     "Resize2Dd",
     "RestoreSized",
@@ -55,6 +58,7 @@ __all__ = [
     "SaveVesselMeasuresd",
     "SelectMask",
     "SelectMaskd",
+    "augment",
     "canny_edges",
     "decide_mask",
     "draw_overlay",
