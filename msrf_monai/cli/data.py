@@ -21,6 +21,7 @@ _BAR_DELAY_S = 2.0
 _BUNDLE = "bundles/msrf_net_polyp_segmentation"
 _SKIN_BUNDLE = "bundles/ssr_unet_skin_lesion_segmentation"
 _VESSEL_BUNDLE = "bundles/imff_net_retinal_vessel_segmentation"
+_HIGMIS_BUNDLE = "bundles/higmisnet_breast_ultrasound_segmentation"
 _OVERLAYS = (
     {name: (_BUNDLE, name) for name in ("kvasir_seg", "cvc_clinicdb", "dsb2018")}
     | {
@@ -29,6 +30,7 @@ _OVERLAYS = (
         "busi": (_SKIN_BUNDLE, "busi"),
     }
     | {name: (_VESSEL_BUNDLE, name) for name in ("chase_db1", "drive", "stare", "hrf")}
+    | {name: (_HIGMIS_BUNDLE, name) for name in ("monuseg", "glas", "physionet_ich", "montgomery", "promise12")}
 )
 """The bundle, and the overlay in its configs/datasets, for each data set that has one."""
 
