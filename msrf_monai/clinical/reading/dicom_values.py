@@ -32,6 +32,8 @@ def decode_stored(dataset: Any, layout: PixelLayout, index: int) -> Pixels:
     Raises:
         RefusedInput: ``decoder_missing``, ``unsupported`` or ``decode_failed``.
     """
+    if layout.bits_allocated == 1 and not layout.transfer_syntax.is_encapsulated:
+        return _bits(dataset.PixelData, layout, index)
     plugin = pinned_plugin(layout.transfer_syntax)
     decoder = require("pydicom.pixels", "clinical").get_decoder(layout.transfer_syntax)
     try:
@@ -42,6 +44,15 @@ def decode_stored(dataset: Any, layout: PixelLayout, index: int) -> Pixels:
             f"frame {index} cannot be decoded ({type(error).__name__}); copy or export the file again",
         ) from None
     return np.array(pixels)
+
+
+def _bits(data: bytes, layout: PixelLayout, index: int) -> Pixels:
+    """Unpack a frame of single bits; pydicom cuts off the end of one that begins within a byte."""
+    count = layout.rows * layout.columns
+    start = index * count
+    packed = np.frombuffer(data, dtype=np.uint8)[start // 8 : (start + count + 7) // 8]
+    bits = np.unpackbits(packed, bitorder="little")[start % 8 :][:count]
+    return bits.reshape(layout.rows, layout.columns)
 
 
 def is_rescaled(dataset: Any, layout: PixelLayout) -> bool:
