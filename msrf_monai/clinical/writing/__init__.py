@@ -1,0 +1,30 @@
+"""Write results as objects that hospitals can keep: verified, atomic, with the patient taken from the source.
+
+Importing this room needs pydicom only; highdicom is imported when an object is built.
+"""
+
+from msrf_monai.clinical.writing.identity import Identity, Producer
+from msrf_monai.clinical.writing.segmentation import SegmentationKind, build_segmentation, stored_planes
+from msrf_monai.clinical.writing.segments import Code, Segment, segments_from_metadata
+from msrf_monai.clinical.writing.source import DicomSource
+from msrf_monai.clinical.writing.spacing import Spacing, spacing_of
+from msrf_monai.clinical.writing.store import Written, write_verified
+from msrf_monai.clinical.writing.verify import check_segmentation, read_planes
+
+__all__ = [
+    "Code",
+    "DicomSource",
+    "Identity",
+    "Producer",
+    "Segment",
+    "SegmentationKind",
+    "Spacing",
+    "Written",
+    "build_segmentation",
+    "check_segmentation",
+    "read_planes",
+    "segments_from_metadata",
+    "spacing_of",
+    "stored_planes",
+    "write_verified",
+]
