@@ -2,7 +2,9 @@
 
 from msrf_monai.clinical.reading.dicom import open_dicom
 from msrf_monai.clinical.reading.limits import Limits
+from msrf_monai.clinical.reading.opening import kind_of, open_case
+from msrf_monai.clinical.reading.raster import open_raster
 from msrf_monai.clinical.reading.refusal import RefusalCode, RefusedInput
 from msrf_monai.clinical.reading.voi import apply_window
 
-__all__ = ["Limits", "RefusalCode", "RefusedInput", "apply_window", "open_dicom"]
+__all__ = ["Limits", "RefusalCode", "RefusedInput", "apply_window", "kind_of", "open_case", "open_dicom", "open_raster"]

@@ -1,0 +1,76 @@
+"""One door to every kind of file: its first bytes decide what it is, never its name."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from msrf_monai.clinical.case import Case
+from msrf_monai.clinical.reading.dicom import open_dicom
+from msrf_monai.clinical.reading.dicom_header import is_dicom
+from msrf_monai.clinical.reading.limits import Limits
+from msrf_monai.clinical.reading.raster import open_raster
+from msrf_monai.clinical.reading.refusal import RefusalCode, RefusedInput
+from msrf_monai.clinical.reading.regular import read_head
+
+__all__ = ["FileKind", "kind_of", "open_case"]
+
+FileKind = Literal["dicom", "raster", "nifti", "metaimage", "gzip", "archive", "unknown"]
+
+_RASTER = (
+    *(b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"GIF87a", b"GIF89a", b"BM"),
+    *(b"P1\n", b"P2\n", b"P3\n", b"P4\n", b"P5\n", b"P6\n", b"P4 ", b"P5 ", b"P6 "),
+)
+_ARCHIVES = (b"PK\x03\x04", b"PK\x05\x06", b"7z\xbc\xaf\x27\x1c", b"Rar!", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd")
+
+
+def kind_of(head: bytes) -> FileKind:
+    """Tell what a file is.
+
+    Args:
+        head: its first 512 bytes, or all of a shorter file.
+
+    Returns:
+        ``"gzip"`` may be a compressed NIfTI file or an archive; ``"unknown"`` is everything that nothing here reads.
+    """
+    if is_dicom(head):
+        return "dicom"
+    if head.startswith(_RASTER) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP"):
+        return "raster"
+    if head.startswith(_ARCHIVES) or head[257:262] == b"ustar":
+        return "archive"
+    if head[344:348] in (b"n+1\0", b"ni1\0"):
+        return "nifti"
+    if head.startswith((b"ObjectType", b"NDims")):
+        return "metaimage"
+    return "gzip" if head.startswith(b"\x1f\x8b") else "unknown"
+
+
+def open_case(path: str | os.PathLike[str], limits: Limits | None = None, *, convert_unusual: bool = False) -> Case:
+    """Open one image file of any kind that can be read.
+
+    Args:
+        path: a DICOM, PNG, JPEG, TIFF, BMP, PPM, GIF or WebP file.
+        limits: bounds; default ``Limits()``.
+        convert_unusual: see ``open_raster``.
+
+    Returns:
+        The case; nothing is decoded yet.
+
+    Raises:
+        RefusedInput: when it cannot or may not be read, with a stable code.
+    """
+    path, limits = Path(path), limits or Limits()
+    kind = kind_of(read_head(path, limits))
+    if kind == "dicom":
+        return open_dicom(path, limits)
+    if kind == "raster":
+        return open_raster(path, limits, convert_unusual=convert_unusual)
+    if kind == "archive":
+        raise RefusedInput(RefusalCode.ARCHIVE, "archives are not opened; unpack it and give the folder")
+    if kind in ("nifti", "metaimage", "gzip"):
+        raise RefusedInput(RefusalCode.UNSUPPORTED, "NIfTI, MetaImage and gzipped files cannot be read here yet")
+    if path.suffix.lower() in (".dcm", ".dicom", ".ima", ""):
+        raise RefusedInput(RefusalCode.NOT_DICOM, "the file does not begin with a preamble and DICM; export it again")
+    raise RefusedInput(RefusalCode.UNKNOWN_FORMAT, "the file is of no format that can be read; check what it really is")
