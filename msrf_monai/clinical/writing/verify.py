@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from msrf_monai.clinical.writing.source import DicomSource
 from msrf_monai.clinical.writing.tolerance import REFUSALS, without_validation
 from msrf_monai.errors import StorageError
 
-__all__ = ["check_pixels", "check_segmentation", "read_planes"]
+__all__ = ["check_numbers", "check_pixels", "check_segmentation", "frame_of", "read_planes"]
 
 
 def read_planes(content: bytes, source: DicomSource, segments: int) -> npt.NDArray[np.uint8]:
@@ -42,7 +42,7 @@ def read_planes(content: bytes, source: DicomSource, segments: int) -> npt.NDArr
             planes = np.zeros((source.frames, source.rows, source.columns, segments), dtype=np.uint8)
             groups = seg.PerFrameFunctionalGroupsSequence
             for pixels, group in zip(stored, groups, strict=True):
-                frame = _frame_of(group, source)
+                frame = frame_of(group, source)
                 if seg.SegmentationType == "LABELMAP":
                     planes[frame] = pixels[..., None] == np.arange(1, segments + 1)
                 else:
@@ -92,7 +92,45 @@ def check_pixels(content: bytes, expected: npt.NDArray[Any]) -> None:
         )
 
 
-def _frame_of(group: Dataset, source: DicomSource) -> int:
+def check_numbers(content: bytes, expected: Sequence[float]) -> None:
+    """Compare the numbers of a structured report with those that it was made from.
+
+    Args:
+        content: the bytes of the file.
+        expected: the numbers, in the order of the report.
+
+    Raises:
+        StorageError: when it cannot be read, or a number is missing or differs by more than DICOM's 16 digits may.
+    """
+    try:
+        with without_validation():
+            found = list(_numbers(pydicom.dcmread(io.BytesIO(content))))
+    except REFUSALS as error:
+        raise StorageError(f"the report cannot be read back ({type(error).__name__}); it was not kept") from None
+    if len(found) != len(expected) or not np.allclose(found, list(expected), rtol=1e-9, atol=0):
+        raise StorageError("the numbers of the report came back changed; it was not kept. Check the disk, run again")
+
+
+def _numbers(item: Dataset) -> Iterator[float]:
+    for value in item.get("MeasuredValueSequence", []):
+        yield float(value.NumericValue)
+    for child in item.get("ContentSequence", []):
+        yield from _numbers(child)
+
+
+def frame_of(group: Dataset, source: DicomSource) -> int:
+    """Return the frame of the source that a frame of a segmentation is about.
+
+    Args:
+        group: its item of the per-frame functional groups.
+        source: what was predicted.
+
+    Returns:
+        The frame's index, from 0.
+
+    Raises:
+        ValueError: when it refers to something else.
+    """
     references: Sequence[Dataset] = group.DerivationImageSequence[0].SourceImageSequence
     if len(references) != 1:
         raise ValueError("a frame refers to several frames of the source")

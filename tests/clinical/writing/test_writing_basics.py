@@ -13,6 +13,7 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
 
 from msrf_monai.clinical import Case, ImageInfo, SopReference
 from msrf_monai.clinical.writing import (
@@ -29,6 +30,8 @@ from msrf_monai.clinical.writing.finish import finish
 from msrf_monai.errors import ConfigError, InputError, StorageError
 from support.dicom_writing import PRODUCER, clip, photo, slices
 
+SNOMED_CODES = [getattr(codes.SCT, name) for name in codes.SCT.dir()]
+SNOMED = {(code.scheme_designator, code.value, code.meaning.lower()) for code in SNOMED_CODES}
 CODED = {
     "labelID": 1,
     "SegmentLabel": "polyp",
@@ -305,3 +308,23 @@ def test_a_header_with_a_senseless_number_is_refused_without_quoting_it():
 
     assert "SECRET" not in f"{caught.value}{caught.value.__cause__}"
     assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    ("bundle", "label", "meaning"),
+    [
+        ("msrf_net_polyp_segmentation", "polyp", "Polyp of colon"),
+        ("ssr_unet_skin_lesion_segmentation", "lesion", "Skin lesion"),
+        ("imff_net_retinal_vessel_segmentation", "vessel", "Blood vessel"),
+    ],
+)
+def test_our_bundles_say_what_their_masks_show(repository, bundle, label, meaning):
+    metadata = json.loads((repository / "bundles" / bundle / "configs" / "metadata.json").read_text(encoding="utf-8"))
+
+    (segment,) = segments_from_metadata(metadata)
+
+    assert (segment.label, segment.kind.meaning) == (label, meaning)
+    assert metadata["network_data_format"]["outputs"]["pred"]["channel_def"]["1"] == label
+    # the codes are those of DICOM's own dictionary, as pydicom carries it
+    for code in (segment.category, segment.kind, segment.anatomy):
+        assert (code.scheme, code.value, code.meaning.lower()) in SNOMED
