@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MSRF = ROOT / "bundles" / "msrf_net_polyp_segmentation"
 SSR = ROOT / "bundles" / "ssr_unet_skin_lesion_segmentation"
 IMFF = ROOT / "bundles" / "imff_net_retinal_vessel_segmentation"
+HIGMIS = ROOT / "bundles" / "higmisnet_breast_ultrasound_segmentation"
 
 
 def run_bundle(
@@ -66,6 +67,23 @@ SMALL_IMFF = {
     "batch_size": 4,
     "learning_rate": 0.02,
     "ema__momentum": 0.2,
+}
+
+
+# Hi-gMISnet is trained inside the tests' own process, where values need no shell.
+SMALL_HIGMIS_INFERENCE: dict[str, object] = {
+    "features": 4,
+    "backbones": [],
+    "image_size": [40, 32],
+    "patch_size": [40, 32],
+    "device": "cpu",
+}
+SMALL_HIGMIS: dict[str, object] = {
+    **SMALL_HIGMIS_INFERENCE,
+    "discriminator_channels": [4, 8],
+    "batch_size": 2,
+    "max_epochs": 1,
+    "learning_rate": 0.005,
 }
 
 
