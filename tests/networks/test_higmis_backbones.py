@@ -119,15 +119,18 @@ def test_densenet_taps_are_monais_layers(monai_densenet: DenseNet201, tmp_path: 
 def test_torchvision_layout_makes_the_round_trip(kind: Callable[[], Any], tmp_path: Path) -> None:
     torch.manual_seed(0)
     first, second = kind(), kind()
-    state = {theirs: first.state_dict()[own].clone() for own, theirs in first.torchvision_names().items()}
+    own = first.state_dict()
+    state = {theirs: own[name].clone() for name, theirs in first.torchvision_names().items()}
     torch.save(state, tmp_path / "weights.pth")
     assert load_backbone_weights(second, tmp_path / "weights.pth").unmatched == ()
-    assert all(torch.equal(value, second.state_dict()[name]) for name, value in first.state_dict().items())
+    loaded = second.state_dict()
+    assert all(torch.equal(tensor, loaded[name]) for name, tensor in own.items())
 
 
 def vgg_state() -> dict[str, torch.Tensor]:
     trunk = VGG16Taps()
-    return {theirs: trunk.state_dict()[own] for own, theirs in trunk.torchvision_names().items()}
+    own = trunk.state_dict()
+    return {theirs: own[name] for name, theirs in trunk.torchvision_names().items()}
 
 
 def test_file_without_the_whole_trunk_changes_nothing(tmp_path: Path) -> None:

@@ -84,6 +84,10 @@ class TestHiGMISNetGenerator(_InstanceNormTester):
         {"norm": "batch", "head_norm": False, "features": 6, "side_channels": 3, "dropout": 0.0},
     )
 
+    def test_torchscript_equals_eager_at_other_sizes(self) -> None:
+        self.variants = self.variants[:1]  # type: ignore[misc]  # a second would cost ten seconds
+        super().test_torchscript_equals_eager_at_other_sizes()
+
 
 class TestHiGMISNet(_InstanceNormTester):
     """The shared checks for the pair."""
@@ -246,7 +250,7 @@ def test_parameters_of_narrow_networks(features: int, millions: float) -> None:
     assert (count(net) - count(net.side.refine5) + count(narrower)) / 1e6 == pytest.approx(millions, abs=0.005)
 
 
-@pytest.mark.parametrize(("size", "cost"), [((128, 128), 26.1), ((288, 384), 175.9), ((512, 512), 417)])
+@pytest.mark.parametrize(("size", "cost"), [((288, 384), 175.9), ((512, 512), 417)])
 def test_operations_at_other_sizes(size: tuple[int, int], cost: float) -> None:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         on_meta().eval()(torch.empty(1, 3, *size, device="meta"))
