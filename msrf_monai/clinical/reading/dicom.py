@@ -19,7 +19,7 @@ from msrf_monai.clinical.reading.refusal import RefusalCode, RefusedInput
 from msrf_monai.clinical.reading.regular import digest_of, read_regular
 from msrf_monai.errors import MissingExtraError
 
-__all__ = ["DicomFrames", "open_dicom"]
+__all__ = ["DicomFrames", "inspect_dicom", "open_dicom"]
 
 
 class DicomFrames:
@@ -72,7 +72,11 @@ def open_dicom(path: Path, limits: Limits | None = None, *, data: bytes | None =
     Raises:
         RefusedInput: when the file is no DICOM image, is damaged, contradicts itself or breaks a limit.
     """
-    limits = limits or Limits()
+    return inspect_dicom(path, limits or Limits(), data=data, keep=keep)[0]
+
+
+def inspect_dicom(path: Path, limits: Limits, *, data: bytes | None = None, keep: bool = False) -> tuple[Case, Any]:
+    """Open one DICOM file as ``open_dicom`` does, and return its data set too, for what a case does not tell."""
     data = read_regular(path, limits) if data is None else data
     with quiet_pydicom(), _bad_header():
         dataset = parse_dicom(data, limits)
@@ -82,7 +86,7 @@ def open_dicom(path: Path, limits: Limits | None = None, *, data: bytes | None =
     frames = DicomFrames(path, digest, limits)
     if keep:
         frames.keep(dataset, layout)
-    return Case(digest, (path,), info, frames)
+    return Case(digest, (path,), info, frames), dataset
 
 
 @contextmanager

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import io
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydicom.encaps import get_frame
 from pydicom.filereader import read_dataset, read_partial
 
 from msrf_monai.clinical.reading.codestream import codestream_header
 from msrf_monai.clinical.reading.limits import Limits
 from msrf_monai.clinical.reading.refusal import RefusalCode, RefusedInput
+from msrf_monai.optional import require
 
 __all__ = ["PixelLayout", "is_dicom", "parse_dicom", "pixel_layout"]
 
@@ -190,16 +191,15 @@ def _pixel_keyword(dataset: Any) -> Keyword:
 
 
 def _whole(dataset: Any, keyword: str, default: int | None = None) -> int:
-    try:
+    number: int | None = None
+    with suppress(TypeError, ValueError, OverflowError, AttributeError, NotImplementedError):
         value = dataset.get(keyword)
-        value = default if value in (None, "") else int(value)
-    except (TypeError, ValueError, OverflowError, AttributeError, NotImplementedError):
-        value = None
-    if value is None:
+        number = default if value in (None, "") else int(value)
+    if number is None:
         raise RefusedInput(
             RefusalCode.BAD_HEADER, f"{keyword} is missing or is not one whole number; export the file again"
         )
-    return value
+    return number
 
 
 def _check_photometric(photometric: str, samples: int) -> None:
@@ -268,6 +268,9 @@ def _check_encapsulated(dataset: Any, layout: PixelLayout) -> tuple[str, ...]:
             RefusalCode.BAD_ENCAPSULATION,
             "the transfer syntax says that pixels are compressed, and they are not packed so; export the file again",
         )
+    # pydicom 2 has neither
+    require("pydicom.pixels", "clinical")
+    get_frame = require("pydicom.encaps", "clinical").get_frame
     notes: set[str] = set()
     for index in range(layout.frames):
         try:

@@ -19,7 +19,7 @@ __all__ = ["FileKind", "kind_of", "open_case"]
 FileKind = Literal["dicom", "raster", "nifti", "metaimage", "gzip", "archive", "unknown"]
 
 _RASTER = (
-    *(b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"GIF87a", b"GIF89a", b"BM"),
+    *(b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"GIF87a", b"GIF89a", b"BM"),
     *(b"P1\n", b"P2\n", b"P3\n", b"P4\n", b"P5\n", b"P6\n", b"P4 ", b"P5 ", b"P6 "),
 )
 _ARCHIVES = (b"PK\x03\x04", b"PK\x05\x06", b"7z\xbc\xaf\x27\x1c", b"Rar!", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd")
@@ -47,13 +47,16 @@ def kind_of(head: bytes) -> FileKind:
     return "gzip" if head.startswith(b"\x1f\x8b") else "unknown"
 
 
-def open_case(path: str | os.PathLike[str], limits: Limits | None = None, *, convert_unusual: bool = False) -> Case:
+def open_case(
+    path: str | os.PathLike[str], limits: Limits | None = None, *, convert_unusual: bool = False, keep: bool = True
+) -> Case:
     """Open one image file of any kind that can be read.
 
     Args:
         path: a DICOM, PNG, JPEG, TIFF, BMP, PPM, GIF or WebP file.
         limits: bounds; default ``Limits()``.
         convert_unusual: see ``open_raster``.
+        keep: hold the file in memory until its last frame has been read.
 
     Returns:
         The case; nothing is decoded yet.
@@ -64,9 +67,9 @@ def open_case(path: str | os.PathLike[str], limits: Limits | None = None, *, con
     path, limits = Path(path), limits or Limits()
     kind = kind_of(read_head(path, limits))
     if kind == "dicom":
-        return open_dicom(path, limits)
+        return open_dicom(path, limits, keep=keep)
     if kind == "raster":
-        return open_raster(path, limits, convert_unusual=convert_unusual)
+        return open_raster(path, limits, convert_unusual=convert_unusual, keep=keep)
     if kind == "archive":
         raise RefusedInput(RefusalCode.ARCHIVE, "archives are not opened; unpack it and give the folder")
     if kind in ("nifti", "metaimage", "gzip"):

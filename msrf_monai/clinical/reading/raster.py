@@ -195,7 +195,7 @@ def _is_cut(data: bytes) -> bool:
 
 
 def _read_header(data: bytes, limits: Limits) -> _Header:
-    with Image.open(io.BytesIO(data), formats=[name for name in _FORMATS if name != "MPO"]) as image:
+    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
         columns, rows = image.size
         limits.check_size(rows, columns)
         # a telephone's MPO file is a JPEG with further views behind it: the first one is the picture
@@ -203,7 +203,7 @@ def _read_header(data: bytes, limits: Limits) -> _Header:
             raise RefusedInput(
                 RefusalCode.UNSUPPORTED, "the file holds several pages or frames; save the wanted one by itself"
             )
-    with Image.open(io.BytesIO(data)) as image:
+    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
         tags = getattr(image, "tag_v2", None) or {}
         is_deep = data[24] == 16 if image.format == "PNG" else 16 in tuple(tags.get(_BITS_PER_SAMPLE, ()))
         orientation = image.getexif().get(_ORIENTATION, 1)
