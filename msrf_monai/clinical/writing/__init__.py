@@ -3,14 +3,22 @@
 Importing this room needs pydicom only; highdicom is imported when an object is built.
 """
 
+from msrf_monai.clinical.writing.capture import build_capture, draw_segments
 from msrf_monai.clinical.writing.identity import Identity, Producer
 from msrf_monai.clinical.writing.measurements import areas, build_report, reported_areas
+from msrf_monai.clinical.writing.presentation import build_presentation
 from msrf_monai.clinical.writing.segmentation import SegmentationKind, build_segmentation, stored_planes
 from msrf_monai.clinical.writing.segments import Code, Segment, segments_from_metadata
 from msrf_monai.clinical.writing.source import DicomSource
 from msrf_monai.clinical.writing.spacing import Spacing, spacing_of
 from msrf_monai.clinical.writing.store import Written, write_verified
-from msrf_monai.clinical.writing.verify import check_numbers, check_pixels, check_segmentation, read_planes
+from msrf_monai.clinical.writing.verify import (
+    check_numbers,
+    check_outlines,
+    check_pixels,
+    check_segmentation,
+    read_planes,
+)
 
 __all__ = [
     "Code",
@@ -22,11 +30,15 @@ __all__ = [
     "Spacing",
     "Written",
     "areas",
+    "build_capture",
+    "build_presentation",
     "build_report",
     "build_segmentation",
     "check_numbers",
+    "check_outlines",
     "check_pixels",
     "check_segmentation",
+    "draw_segments",
     "read_planes",
     "reported_areas",
     "segments_from_metadata",

@@ -69,12 +69,12 @@ def finish(made: Dataset, source: DicomSource, identity: Identity, *, specimen: 
     source.stamp(made, specimen=specimen)
     date, time = _moment(source.header, identity.moment)
     made.InstanceCreationDate, made.InstanceCreationTime = date, time
-    for name, value in (("ContentDate", date), ("ContentTime", time)):
-        if name in made:
-            setattr(made, name, value)
-    for name, value in (("PresentationCreationDate", date), ("PresentationCreationTime", time)):
-        if name in made:
-            setattr(made, name, value)
+    for name in ("Content", "PresentationCreation"):
+        if f"{name}Date" in made:
+            setattr(made, f"{name}Date", date)
+            setattr(made, f"{name}Time", time)
+    if "DateOfSecondaryCapture" in made:
+        made.DateOfSecondaryCapture, made.TimeOfSecondaryCapture = date, time
     for equipment in made.get("ContributingEquipmentSequence", []):
         equipment.ContributionDateTime = date + time
     organisation = identity.uid("dimensions", str(made.SOPInstanceUID))

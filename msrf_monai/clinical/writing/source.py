@@ -59,6 +59,16 @@ _FOR_PLACE = (
     "DimensionOrganizationSequence",
     "DimensionIndexSequence",
 )
+_FOR_DISPLAY = (
+    "RescaleSlope",
+    "RescaleIntercept",
+    "RescaleType",
+    "ModalityLUTSequence",
+    "WindowCenter",
+    "WindowWidth",
+    "VOILUTFunction",
+    "VOILUTSequence",
+)
 _UIDS = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
 _TYPE_2 = (
     "PatientName",
@@ -160,6 +170,12 @@ class DicomSource:
         return int(self.header.Columns)
 
     @property
+    def laterality(self) -> str | None:
+        """The side of a paired body part, ``"L"`` or ``"R"``, where the source states it."""
+        sides = {str(self.header.get(name) or "") for name in ("Laterality", "ImageLaterality")} & {"L", "R"}
+        return sides.pop() if len(sides) == 1 else None
+
+    @property
     def instance_uids(self) -> tuple[str, ...]:
         """SOP instance UIDs, one a header."""
         return tuple(str(header.SOPInstanceUID) for header in self.headers)
@@ -211,6 +227,17 @@ class DicomSource:
         placed = self.layout == "slices" if placed is None else placed
         with without_validation():
             return [_stand_in(header, placed) for header in self.headers]
+
+    def display_stand_ins(self) -> list[Dataset]:
+        """Return stand-ins without a place that keep how grey levels are shown, where all headers agree on it."""
+        made = self.stand_ins(placed=False)
+        with without_validation():
+            for name in _FOR_DISPLAY:
+                if all(name in header and header[name] == self.header[name] for header in self.headers):
+                    for one, header in zip(made, self.headers, strict=True):
+                        if header[name].value not in (None, "", []):
+                            _copy(header, one, name)
+        return made
 
     def restore_class(self, references: Dataset) -> None:
         """Name the source's real kind of object wherever ``references`` refers to the source."""

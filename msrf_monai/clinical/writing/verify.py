@@ -11,11 +11,12 @@ import numpy.typing as npt
 import pydicom
 from pydicom.dataset import Dataset
 
+from msrf_monai.clinical.writing.contours import filled
 from msrf_monai.clinical.writing.source import DicomSource
 from msrf_monai.clinical.writing.tolerance import REFUSALS, without_validation
 from msrf_monai.errors import StorageError
 
-__all__ = ["check_numbers", "check_pixels", "check_segmentation", "frame_of", "read_planes"]
+__all__ = ["check_numbers", "check_outlines", "check_pixels", "check_segmentation", "frame_of", "read_planes"]
 
 
 def read_planes(content: bytes, source: DicomSource, segments: int) -> npt.NDArray[np.uint8]:
@@ -109,6 +110,37 @@ def check_numbers(content: bytes, expected: Sequence[float]) -> None:
         raise StorageError(f"the report cannot be read back ({type(error).__name__}); it was not kept") from None
     if len(found) != len(expected) or not np.allclose(found, list(expected), rtol=1e-9, atol=0):
         raise StorageError("the numbers of the report came back changed; it was not kept. Check the disk, run again")
+
+
+def check_outlines(content: bytes, source: DicomSource, expected: npt.NDArray[np.uint8]) -> None:
+    """Fill the outlines of a presentation state and compare them, pixel for pixel, with the mask.
+
+    Args:
+        content: the bytes of the file.
+        source: what was predicted.
+        expected: ``(F, H, W, S)`` of 0 and 1, as ``stored_planes`` gives it.
+
+    Raises:
+        StorageError: when it cannot be read, or encloses other pixels.
+    """
+    planes = np.zeros_like(expected)
+    try:
+        with without_validation():
+            for item in pydicom.dcmread(io.BytesIO(content)).get("GraphicAnnotationSequence", []):
+                segment = int(str(item.GraphicLayer).removeprefix("MSRF")) - 1
+                lines = [np.reshape(one.GraphicData, (-1, 2)) for one in item.GraphicObjectSequence]
+                frame = _drawn_frame(item.ReferencedImageSequence[0], source)
+                planes[frame, :, :, segment] = filled(lines, source.rows, source.columns)
+    except REFUSALS as error:
+        raise StorageError(f"the outlines cannot be read back ({type(error).__name__}); they were not kept") from None
+    if not np.array_equal(planes, expected):
+        raise StorageError("the outlines enclose other pixels than the mask; they were not kept. Please report this")
+
+
+def _drawn_frame(reference: Dataset, source: DicomSource) -> int:
+    if len(source.headers) == 1 and source.frames > 1:
+        return int(reference.ReferencedFrameNumber) - 1
+    return source.instance_uids.index(str(reference.ReferencedSOPInstanceUID))
 
 
 def _numbers(item: Dataset) -> Iterator[float]:
