@@ -317,5 +317,10 @@ def _check_codestream(frame: bytes, layout: PixelLayout) -> set[str]:
             RefusalCode.BAD_HEADER,
             f"a compressed frame has {header.precision} bits, and {layout.bits_allocated} are allocated",
         )
+    # decoders fill up what is missing with grey; data cannot contain the end marker, and only padding may follow it
+    if b"\xff\xd9" not in frame[-64:]:
+        raise RefusedInput(
+            RefusalCode.TRUNCATED, "a compressed frame is cut short: its end is missing; copy or export the file again"
+        )
     says_ybr = header.is_jfif or header.adobe_transform == 1
     return {"colour_marker_disagrees"} if layout.photometric == "RGB" and says_ybr else set()

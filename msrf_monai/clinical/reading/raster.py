@@ -36,12 +36,11 @@ from msrf_monai.clinical.case import Case, ImageInfo
 from msrf_monai.clinical.reading.limits import Limits
 from msrf_monai.clinical.reading.refusal import RefusalCode, RefusedInput
 from msrf_monai.clinical.reading.regular import digest_of, read_regular
-from msrf_monai.transforms.raster import read_raster
 
 __all__ = ["RasterPixels", "open_raster", "upright"]
 
 _ORIENTATION, _BITS_PER_SAMPLE = 0x0112, 0x0102
-_FORMATS = ("PNG", "JPEG", "MPO", "TIFF", "BMP", "PPM", "GIF", "WEBP")
+_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "PPM", "GIF", "WEBP")
 _GREY = ("L", "LA", "La", "I;16", "I;16B", "I;16L", "I;16N", "I", "F", "1")
 
 DType = Literal["uint8", "uint16", "float32"]
@@ -92,6 +91,9 @@ class RasterPixels:
             data = read_regular(self._path, self._limits)
             if digest_of(data) != self._digest:
                 raise RefusedInput(RefusalCode.CHANGED, "the file has changed since it was opened; run again")
+        # here, because that room loads torch, which who only looks at headers can do without
+        from msrf_monai.transforms.raster import read_raster
+
         with _refusing(data):
             if self._header.is_deep_colour:
                 return upright(_deep_colour(data), self._header.orientation)

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pydicom.encaps import encapsulate
+from pydicom import dcmread
+from pydicom.encaps import encapsulate, get_frame
 from pydicom.uid import JPEG2000, DeflatedExplicitVRLittleEndian, JPEGLSLossless, RLELossless
 
 from msrf_monai.clinical.reading import Limits, RefusalCode, RefusedInput, open_dicom
@@ -93,6 +94,16 @@ def test_all_bad_samples_together_stay_below_a_gigabyte(data_root: Path) -> None
     folder = str(data_root / "dicom_samples" / "bad")
     result = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, check=True)
     assert int(result.stdout) < 1024
+
+
+def test_reading_imports_without_torch_and_without_decoders() -> None:
+    code = (
+        "import sys\n"
+        "for name in ('gdcm', 'jpeg_ls', 'imagecodecs', 'openjpeg', 'highdicom', 'torch', 'monai'):\n"
+        "    sys.modules[name] = None\n"
+        "import msrf_monai.clinical.reading\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
 def test_pipes_sockets_and_folders_are_refused_without_waiting(tmp_path: Path) -> None:
@@ -203,7 +214,8 @@ def _jls(rows: int, columns: int) -> bytes:
         (b"no codestream", JPEG2000, "bad_encapsulation"),
         (b"\xff\xd8\x00", JPEGLSLossless, "bad_encapsulation"),
         (JP2 + b"\x00\x00\x00\x02jp2h" + bytes(30), JPEG2000, "bad_encapsulation"),
-        (_j2k(6, 8), JPEG2000, "decode_failed"),  # the header fits, and nothing follows
+        (_j2k(6, 8), JPEG2000, "truncated"),  # the header fits, and nothing follows
+        (_j2k(6, 8) + b"\xff\xd9", JPEG2000, "decode_failed"),
         (bytes(2000), RLELossless, "codestream_size"),
         (bytes(64), RLELossless, "decode_failed"),
     ],
@@ -216,6 +228,15 @@ def test_the_size_hidden_in_a_second_fragment_is_found(tmp_path: Path) -> None:
     dataset = _with_frame(_jls(6, 60000), JPEGLSLossless)
     dataset.PixelData = encapsulate([_jls(6, 60000) + bytes(40)], fragments_per_frame=12)
     assert code_of(lambda: opened(dataset, tmp_path)) == "codestream_size"
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("name", ["CT1_JLSL.dcm", "CT2_JPLL.dcm", "US1_J2KR.dcm", "MR4_RLE.dcm"])
+def test_compressed_frames_that_are_cut_are_never_filled_up(data_root: Path, tmp_path: Path, name: str) -> None:
+    dataset = dcmread(data_root / "dicom" / "nema_wg04" / name)
+    frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
+    dataset.PixelData = encapsulate([frame[: len(frame) // 4 * 2]])
+    assert code_of(lambda: opened(dataset, tmp_path).frame()) in ("truncated", "decode_failed")
 
 
 def test_codestream_headers_say_what_they_claim() -> None:
