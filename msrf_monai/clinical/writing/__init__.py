@@ -1,10 +1,19 @@
 """Write results as objects that hospitals can keep: verified, atomic, with the patient taken from the source.
 
-Importing this room needs pydicom only; highdicom is imported when an object is built.
+highdicom is imported when a DICOM object is built, not before.
 """
 
 from msrf_monai.clinical.writing.capture import build_capture, draw_segments
+from msrf_monai.clinical.writing.finish import encode
 from msrf_monai.clinical.writing.identity import Identity, Producer
+from msrf_monai.clinical.writing.masks import (
+    affine_of,
+    as_stored,
+    check_nifti,
+    check_png,
+    encode_nifti,
+    encode_png_mask,
+)
 from msrf_monai.clinical.writing.measurements import areas, build_report, reported_areas
 from msrf_monai.clinical.writing.presentation import build_presentation
 from msrf_monai.clinical.writing.segmentation import SegmentationKind, build_segmentation, stored_planes
@@ -29,16 +38,23 @@ __all__ = [
     "SegmentationKind",
     "Spacing",
     "Written",
+    "affine_of",
     "areas",
+    "as_stored",
     "build_capture",
     "build_presentation",
     "build_report",
     "build_segmentation",
+    "check_nifti",
     "check_numbers",
     "check_outlines",
     "check_pixels",
+    "check_png",
     "check_segmentation",
     "draw_segments",
+    "encode",
+    "encode_nifti",
+    "encode_png_mask",
     "read_planes",
     "reported_areas",
     "segments_from_metadata",
