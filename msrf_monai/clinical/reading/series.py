@@ -25,10 +25,7 @@ from msrf_monai.clinical.reading.refusal import RefusalCode, RefusedInput
 __all__ = ["Opened", "Refused", "open_series"]
 
 _VOLUMETRIC = ("CT", "MR", "PT")
-_SPLITTING = (
-    *("EchoTime", "EchoNumbers", "InversionTime", "DiffusionBValue", "TemporalPositionIdentifier"),
-    *("TriggerTime", "ImageComments", "ConvolutionKernel"),
-)
+_SPLITTING = ("EchoTime", "EchoNumbers", "InversionTime", "DiffusionBValue", "TemporalPositionIdentifier")
 """Attributes whose values divide one series into several volumes."""
 _SAME_DIRECTION = 1e-3
 """Largest difference of direction cosines, and relative one of spacings: what scanners round."""

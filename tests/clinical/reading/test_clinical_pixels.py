@@ -306,7 +306,7 @@ def test_run_length_colour_equals_its_uncompressed_twin(tmp_path: Path, dtype: A
     assert np.array_equal(opened(dataset, tmp_path).frame(), pixels)
 
 
-@pytest.mark.parametrize(("photometric", "has_note"), [("YBR_FULL_422", False), ("RGB", True)])
+@pytest.mark.parametrize(("photometric", "has_note"), [("YBR_FULL_422", False), ("YBR_FULL", False), ("RGB", True)])
 def test_jpeg_colour_is_that_of_libjpeg_and_a_wrong_label_is_noted(
     tmp_path: Path, photometric: str, has_note: bool
 ) -> None:

@@ -8,20 +8,23 @@ import pickle
 import socket
 import subprocess
 import sys
+import threading
 import warnings
 import zlib
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from pydicom import dcmread
+from pydicom import config, dcmread
 from pydicom.encaps import encapsulate, get_frame
 from pydicom.uid import JPEG2000, DeflatedExplicitVRLittleEndian, JPEGLSLossless, RLELossless
 
-from msrf_monai.clinical.reading import Limits, RefusalCode, RefusedInput, open_dicom
+from msrf_monai.clinical.reading import Limits, RefusalCode, RefusedInput, open_case, open_dicom
 from msrf_monai.clinical.reading.codestream import codestream_header
+from msrf_monai.clinical.reading.quiet import quiet_pydicom
 from msrf_monai.clinical.reading.regular import check_inside, read_head, read_regular
 from msrf_monai.errors import ConfigError, DataError
 from support.dicom_files import as_bytes, image_dataset, pattern
@@ -334,6 +337,52 @@ def test_values_that_name_patients_are_in_no_warning_and_no_log(
     assert "DOE" not in caplog.text
     assert "DOE" not in repr(info)
     assert info.spacing_mm is None
+
+
+def test_pydicom_speaks_again_when_the_last_of_several_threads_has_read() -> None:
+    before = config.settings.reading_validation_mode
+    filters = list(warnings.filters)
+    first, second = threading.Event(), threading.Event()
+    modes = []
+
+    def outlast() -> None:
+        with quiet_pydicom():
+            first.set()
+            second.wait(10)
+            modes.append(config.settings.reading_validation_mode)
+
+    thread = threading.Thread(target=outlast)
+    thread.start()
+    first.wait(10)
+    with quiet_pydicom():
+        pass
+    second.set()
+    thread.join()
+    assert modes == [config.IGNORE]
+    assert config.settings.reading_validation_mode == before
+    assert warnings.filters == filters
+
+
+@pytest.mark.realdata
+def test_damaged_samples_of_every_kind_are_refused_or_read(data_root: Path, tmp_path: Path) -> None:
+    generator = np.random.default_rng(11)
+    names = ["bad/ok.dcm", "bad/palette.png", "bad/exif_rot6.jpg", "us_gray.dcm", "series/ok_axial/000.dcm"]
+    files = [data_root / "dicom_samples" / name for name in names]
+    files += [data_root / "dicom" / "nema_wg04" / name for name in ("MR4_JLSN.dcm", "US1_J2KR.dcm", "MR4_RLE.dcm")]
+    outcomes: Counter[str] = Counter()
+    for round_ in range(120):
+        data = bytearray(files[round_ % len(files)].read_bytes())
+        for place in generator.integers(0, min(len(data), 3000), size=3):
+            data[place] = generator.integers(0, 256)
+        path = tmp_path / "damaged"
+        path.write_bytes(data[: generator.integers(1, len(data))] if round_ % 3 == 0 else data)
+        try:
+            open_case(path).frame()
+            outcomes["read"] += 1
+        except RefusedInput as refusal:
+            outcomes[refusal.code] += 1
+    assert outcomes["read"] > 10
+    assert len(outcomes) > 6
 
 
 def test_refusals_survive_being_sent_between_processes() -> None:

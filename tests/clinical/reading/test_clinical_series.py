@@ -154,6 +154,25 @@ def test_copies_of_slices_are_dropped_and_copies_of_images_are_inputs(tmp_path: 
     assert not opened.duplicates
 
 
+def test_copies_are_known_by_their_image_when_their_bytes_differ(tmp_path: Path) -> None:
+    paths = slices(tmp_path)
+    other = dcmread(paths[1])
+    other.SeriesDescription = "sent again"
+    copy = tmp_path / "z.dcm"
+    copy.write_bytes(as_bytes(other))
+    assert open_series([*paths, copy]).duplicates == (copy,)
+    other.PixelData = bytes(len(other.PixelData))
+    copy.write_bytes(as_bytes(other))
+    opened = open_series([*paths, copy])
+    assert [entry.refusal.code for entry in opened.refused if copy in entry.paths] == ["duplicate_uid"]
+
+
+def test_files_that_are_no_images_are_listed(tmp_path: Path) -> None:
+    (tmp_path / "broken").write_bytes(b"no DICOM")
+    opened = open_series([tmp_path / "broken"])
+    assert [entry.refusal.code for entry in opened.refused] == ["not_dicom"]
+
+
 def test_a_single_slice_and_a_clip_are_images(tmp_path: Path) -> None:
     paths = slices(tmp_path, 1)
     clip = tmp_path / "clip"
