@@ -92,6 +92,10 @@ class TestHiGMISNetGenerator(_InstanceNormTester):
 class TestHiGMISNet(_InstanceNormTester):
     """The shared checks for the pair."""
 
+    # Minutes each for twice what the generator's own checks do; the pair's ONNX is checked with trunks, further below.
+    test_compile_has_no_graph_break = None  # type: ignore[assignment]
+    test_onnx_equals_eager_at_other_sizes_and_batches = None  # type: ignore[assignment]
+
     target = "msrf_monai.networks.HiGMISNet"
     options: ClassVar[dict[str, Any]] = SMALL
     variants: ClassVar[tuple[dict[str, Any], ...]] = ({"fusion": "mean"},)
