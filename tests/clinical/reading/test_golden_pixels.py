@@ -19,6 +19,9 @@ from msrf_monai.clinical.reading.dicom_header import parse_dicom, pixel_layout
 from msrf_monai.clinical.reading.dicom_values import decode_stored
 from support.dicom_files import as_bytes, image_dataset, pattern
 
+for decoder in ("gdcm", "jpeg_ls", "imagecodecs"):
+    pytest.importorskip(decoder, reason="needs the decoders of the extra clinical")
+
 GOLDEN: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("golden_pixels.json").read_text())
 JPEG = "1.2.840.10008.1.2.4."
 # The samples of one picture, uncompressed and without loss: equality needs no second decoder
@@ -68,8 +71,6 @@ def _second_decoder(path: Path) -> Any:
 @pytest.mark.realdata
 @pytest.mark.parametrize("name", GOLDEN)
 def test_pixels_are_the_golden_ones(data_root: Path, name: str) -> None:
-    pytest.importorskip("gdcm")
-    pytest.importorskip("jpeg_ls")
     case = open_dicom(data_root / name)
     digest = hashlib.sha256()
     for frame in case.iter_frames():
@@ -136,7 +137,6 @@ def test_golden_pixels_cover_every_pair_of_the_samples(data_root: Path) -> None:
 )
 def test_12_bit_frames_of_imagecodecs_come_back(tmp_path: Path, syntax: str, options: dict[str, Any]) -> None:
     codecs = pytest.importorskip("imagecodecs")
-    pytest.importorskip("gdcm")
     pixels = pattern(24, 40, peak=4000, dtype=np.uint16)
     frame = codecs.htj2k_encode(pixels) if syntax == "201" else codecs.jpeg8_encode(pixels, level=100, **options)
     path = _encapsulated(tmp_path, pixels, frame, JPEG + syntax)
