@@ -22,12 +22,16 @@ from msrf_monai.clinical.writing import (
     Identity,
     Producer,
     Segment,
+    build_capture,
+    build_presentation,
+    build_report,
+    build_segmentation,
     segments_from_metadata,
     spacing_of,
     write_verified,
 )
 from msrf_monai.clinical.writing.finish import finish
-from msrf_monai.errors import ConfigError, InputError, StorageError
+from msrf_monai.errors import ConfigError, InputError, MissingExtraError, StorageError
 from support.dicom_writing import PRODUCER, clip, photo, slices
 
 SNOMED_CODES = [getattr(codes.SCT, name) for name in codes.SCT.dir()]
@@ -327,3 +331,19 @@ def test_our_bundles_say_what_their_masks_show(repository, bundle, label, meanin
     # the codes are those of DICOM's own dictionary, as pydicom carries it
     for code in (segment.category, segment.kind, segment.anatomy):
         assert (code.scheme, code.value, code.meaning.lower()) in SNOMED
+
+
+@pytest.mark.parametrize("build", ["segmentation", "report", "presentation", "capture"])
+def test_without_highdicom_the_extra_is_named(monkeypatch, build):
+    monkeypatch.setitem(sys.modules, "highdicom", None)
+    source, identity = DicomSource.of_headers([photo()]), Identity.repeatable(PRODUCER)
+    mask, segments = np.zeros((13, 21), np.uint8), (Segment(1, "polyp"),)
+    calls = {
+        "segmentation": lambda: build_segmentation(source, mask, segments, identity),
+        "report": lambda: build_report(source, Dataset(), mask, segments, identity),
+        "presentation": lambda: build_presentation(source, mask, segments, identity),
+        "capture": lambda: build_capture(source, np.zeros((1, 13, 21, 3), np.uint8), identity),
+    }
+
+    with pytest.raises(MissingExtraError, match=r"msrf-monai\[clinical\]"):
+        calls[build]()
