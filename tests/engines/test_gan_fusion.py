@@ -17,6 +17,7 @@ from msrf_monai.engines import ChooseFusion, FusionScore, SaveBest, load_weights
 from msrf_monai.errors import ConfigError, InputError
 from msrf_monai.inferers import GeneratorPairInferer, MaskSlidingWindowInferer
 from msrf_monai.networks import HiGMISNet
+from msrf_monai.networks.backbones_weights import BackboneWeights
 from msrf_monai.transforms import FuseProbabilitiesd
 
 
@@ -81,6 +82,7 @@ def evaluator(network: nn.Module, items: list[dict[str, Any]], folder: Path, **o
 
 def test_the_best_mode_is_chosen_saved_and_used_by_a_new_network(tmp_path: Path) -> None:
     network = pair()
+    network.lesion.backbone_weights = {"vgg16": BackboneWeights("vgg16.pth", "0a1b", 24, ())}
     image = torch.rand(3, 32, 32)
     with torch.no_grad():
         maps = network.eval().forward_all(image[None])
@@ -92,7 +94,9 @@ def test_the_best_mode_is_chosen_saved_and_used_by_a_new_network(tmp_path: Path)
     metrics = engine.state.metrics
     assert network.fusion == "background"
     assert metrics["val_dice"] == metrics["val_dice_background"] > metrics["val_dice_and"]
-    assert json.loads((tmp_path / "model.json").read_text())["fusion"] == "background"
+    record = json.loads((tmp_path / "model.json").read_text())
+    assert record["fusion"] == "background"
+    assert record["backbone_weights"] == {"vgg16": {"file": "vgg16.pth", "sha256": "0a1b"}}
     fresh = HiGMISNet(features=4, backbones=())
     load_weights(fresh, tmp_path / "model.pt")
     with torch.no_grad():
