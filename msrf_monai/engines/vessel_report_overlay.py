@@ -129,7 +129,7 @@ def thumbnail_of(overlay: _Picture, *, longest_px: int = 460) -> bytes:
     grey = cv2.resize(background, size, interpolation=cv2.INTER_AREA).astype(np.float32)
     shares = [cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA)[..., None] for mask in masks]
     covered = sum(shares)
-    mixed = sum(share * np.float32(colour) for share, (colour, _) in zip(shares, LEGEND, strict=True))
+    mixed = sum(share * np.array(colour, np.float32) for share, (colour, _) in zip(shares, LEGEND, strict=True))
     opacity = np.minimum(1.0, (_THIN_GAIN if scale < 1 else 1.0) * covered)
     drawn = (1 - opacity) * grey + opacity * mixed / np.maximum(covered, 1e-6)
     content = io.BytesIO()

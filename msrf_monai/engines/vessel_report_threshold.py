@@ -86,7 +86,7 @@ class ChooseThreshold:
             }
             write_text(self.path, json.dumps(content, indent=4, allow_nan=False) + "\n")
             _LOGGER.info("threshold %.3f (Dice %.4f) by %d validation images: %s", self.value, f1, count, self.path)
-        idist.barrier()  # type: ignore[no-untyped-call]  # others may read the file next
+        idist.barrier()  # others may read the file next
 
     def _begin(self) -> None:
         self._names, self._pixels, self._has_fov = [], [], True
@@ -96,10 +96,11 @@ class ChooseThreshold:
             path = name if name == UNKNOWN_FILE else os.path.abspath(name)  # noqa: PTH100 - two links are two images
             if path != UNKNOWN_FILE and path in self._names:
                 continue
-            maps = [item[key][self.channel].detach().cpu() for key in ("probability", "label")]
+            probability, label = (item[key][self.channel].detach().cpu() for key in ("probability", "label"))
             fov = item.get("fov")
             self._has_fov = self._has_fov and fov is not None
-            said, true = pixels_inside(*maps, None if fov is None else fov[0].detach().cpu(), name="probability")
+            inside = None if fov is None else fov[0].detach().cpu()
+            said, true = pixels_inside(probability, label, inside, name="probability")
             self._names.append(path)
             self._pixels.append((said.float(), true))
 
@@ -108,7 +109,8 @@ class ChooseThreshold:
         kept = list(range(len(self._names)))
         count = len(kept)
         if idist.get_world_size() > 1:
-            shares: Any = [json.loads(share) for share in idist.all_gather(json.dumps(self._names))]
+            gathered: Any = idist.all_gather(json.dumps(self._names))
+            shares = [json.loads(share) for share in gathered]
             before = {name for share in shares[: idist.get_rank()] for name in share} - {UNKNOWN_FILE}
             kept = [place for place in kept if self._names[place] not in before]
             known = {name for share in shares for name in share} - {UNKNOWN_FILE}

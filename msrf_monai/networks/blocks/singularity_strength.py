@@ -207,7 +207,7 @@ def _mean_log2_ratio(upper: torch.Tensor, lower: torch.Tensor) -> torch.Tensor:
     count = upper.shape[2:].numel()
 
     def products(box: torch.Tensor) -> torch.Tensor:
-        first, second, third, fourth = box[:, :, : 4 * rows].split(rows, dim=2)
+        first, second, third, fourth = torch.split(box[:, :, : 4 * rows], rows, dim=2)
         return (first * second) * (third * fourth)
 
     result = torch.log2(products(upper) / products(lower)).flatten(2).sum(dim=2) if rows else 0.0
