@@ -273,14 +273,14 @@ def test_pair_becomes_one_torchscript_module_with_the_chosen_fusion(job: MainJob
     assert int(script.fusion_code) == int(network.fusion_code)
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_pair_becomes_one_onnx_module(job: MainJob, tmp_path: Path) -> None:
     network, options = exported(job)
     path = export_onnx(HIGMIS, tmp_path / "m.onnx", checkpoint=job.root / "models" / "model.pt", **options)
     assert largest_difference(network, onnx_runner(path), SHAPES) < 1e-3
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_two_processes_train_and_score_every_test_image_once(job: MainJob, tmp_path: Path) -> None:
     words = {key: str(value).replace(" ", "") for key, value in SMALL_HIGMIS.items() if key != "device"}
     common = {"bundle": HIGMIS, "bundle_root": tmp_path, "dataset_dir": job.data, **words}

@@ -57,17 +57,17 @@ class _InstanceNormTester(NetTester):
         super().test_channels_last_gives_the_same()
 
     # An exported program takes images of more than 32 pixels along both axes.
-    @pytest.mark.slow
+    @pytest.mark.extended
     def test_export_equals_eager_at_other_sizes(self) -> None:
         self.least = 33
         super().test_export_equals_eager_at_other_sizes()
 
-    @pytest.mark.slow
+    @pytest.mark.extended
     def test_compile_has_no_graph_break(self) -> None:
         self.least = 33
         super().test_compile_has_no_graph_break()
 
-    @pytest.mark.slow
+    @pytest.mark.extended
     @pytest.mark.filterwarnings("ignore:# 'dynamic_axes' is not recommended", "ignore:.*LeafSpec.*:FutureWarning")
     def test_onnx_equals_eager_at_other_sizes_and_batches(self) -> None:
         self.least = 33
@@ -84,7 +84,7 @@ class TestHiGMISNetGenerator(_InstanceNormTester):
         {"norm": "batch", "head_norm": False, "features": 6, "side_channels": 3, "dropout": 0.0},
     )
 
-    @pytest.mark.slow  # the pair's own test scripts two of these
+    @pytest.mark.extended  # the pair's own test scripts two of these
     def test_torchscript_equals_eager_at_other_sizes(self) -> None:
         super().test_torchscript_equals_eager_at_other_sizes()
 
@@ -540,7 +540,7 @@ def test_one_step_of_both_generators_with_published_widths_of_the_trunks() -> No
     assert [name for name, p in net.named_parameters() if p.grad is None or not p.grad.isfinite().all()] == []
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_fourteen_steps_at_base_32_learn_two_images() -> None:
     from msrf_monai.losses import HiGMISGeneratorLoss, ReciprocalLoss
 
@@ -572,7 +572,7 @@ def test_fourteen_steps_at_base_32_learn_two_images() -> None:
 # --- exports of the pair as one module
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 @pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
 def test_pair_with_trunks_is_exported_as_one_module() -> None:
     torch.manual_seed(0)
