@@ -1,0 +1,243 @@
+"""What a run has done, in one file of its result folder: ``manifest.jsonl``, a line for each input, never rewritten.
+
+The first line is a header: the bundle, the digests of the model and of the options, the versions of what computes.
+Each line after it is an input that is finished, whatever became of it. Lines are only ever added, each synced to the
+disk before the next input's, so that what a line says is on the disk is there after ``kill -9`` or a power cut. A last
+line that was cut short is dropped; its input counts as not done. Of several lines about one input the last one holds.
+No line holds a path of the user's, an attribute of a DICOM file, or the moment of the run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from msrf_monai.errors import DataError, StorageError
+
+__all__ = ["MANIFEST", "Entry", "Header", "Ledger", "Manifest", "OutputRecord", "State", "digest_of_options"]
+__all__ += ["read_manifest"]
+
+MANIFEST = "manifest.jsonl"
+"""Name of the file in the result folder."""
+_FORMAT, _VERSION = "msrf-monai manifest", 1
+
+State = Literal["done", "failed", "skipped"]
+
+
+@dataclass(frozen=True)
+class OutputRecord:
+    """A file that a run has written."""
+
+    kind: str
+    """What it is: ``"mask"``, ``"seg"``, ``"stats"``, …."""
+    path: str
+    """Relative to the result folder, with ``/`` between its parts; begins with the entry's ``folder``."""
+    sha256: str
+    size: int
+    """Bytes."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What every line of a manifest has in common."""
+
+    bundle: str
+    """Name of the bundle."""
+    bundle_version: str
+    model_digest: str
+    """SHA-256 over the weights and what decides their results; see ``Predictor.model_digest``."""
+    options_digest: str
+    """``digest_of_options(options)``."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """What changes results or which of them there are; the same for every run on this folder."""
+    packages: Mapping[str, str] = field(default_factory=dict)
+    """Versions of Python and of the libraries that compute."""
+    format: str = _FORMAT
+    version: int = _VERSION
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One finished input."""
+
+    input: str
+    """What people see: a picture's file name made harmless, or a hash where a name may identify a patient."""
+    folder: str
+    """Its sub-folder in the result folder, and its key: no other input has it. It exists only where it is done."""
+    digest: str
+    """SHA-256 of its content (of a volume, see ``Case.digest``); empty when it could not be read."""
+    state: State
+    code: str = ""
+    """A stable word for what went wrong: a ``RefusalCode`` or one of the batch page's; empty when it is done."""
+    reason: str = ""
+    """The same as a sentence."""
+    flags: tuple[str, ...] = ()
+    """What a person should look at; those that begin with ``rule:`` or ``not_written:`` only inform."""
+    outputs: tuple[OutputRecord, ...] = ()
+    timings: Mapping[str, float] = field(default_factory=dict)
+    """Seconds of ``read``, ``predict`` and ``write``."""
+    frames: int = 0
+    """Images that were predicted: frames of a clip, slices of a volume; 0 unless it is done."""
+    attempt: int = 1
+    """Counts the lines about this input."""
+
+    @property
+    def is_flagged(self) -> bool:
+        """True when a flag asks for a look."""
+        return any(not flag.startswith(("rule:", "not_written:")) for flag in self.flags)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A manifest as it holds now."""
+
+    header: Header
+    """Of the run that made the folder."""
+    entries: tuple[Entry, ...]
+    """The last line about each input, in the order in which the inputs first appear."""
+    later: tuple[Header, ...] = ()
+    """Headers of resumed runs whose packages differed from those before."""
+
+
+def digest_of_options(options: Mapping[str, Any]) -> str:
+    """Return the hexadecimal SHA-256 of options that JSON can hold, whatever the order of their names."""
+    return hashlib.sha256(json.dumps(options, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
+    """Read what a result folder holds; the folder may be in use, and nothing in it is changed.
+
+    Args:
+        folder: the result folder.
+
+    Returns:
+        The manifest, without a last line that was cut short.
+
+    Raises:
+        DataError: when there is no manifest, it is of another format, or a line before the last is damaged.
+    """
+    path = Path(folder) / MANIFEST
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read ({error.strerror}); give the folder that msrf-monai predict wrote into"
+        ) from None
+    return _parse(content, path)
+
+
+def _parse(content: bytes, path: Path) -> Manifest:
+    headers: list[Header] = []
+    entries: dict[str, Entry] = {}
+    for number, line in enumerate(content.split(b"\n")[:-1], start=1):
+        try:
+            values = json.loads(line)
+            if "format" in values:
+                headers.append(_header(values, path))
+            else:
+                entry = _entry(values)
+                entries[entry.folder] = entry
+        except (ValueError, TypeError, KeyError) as error:
+            if isinstance(error, DataError):
+                raise
+            raise DataError(
+                f"{path}: line {number} is damaged; begin a new result folder, or put the file back from a copy"
+            ) from None
+        if not headers:
+            raise DataError(f"{path}: the first line is no header; this is no manifest of msrf-monai")
+    if not headers:
+        raise DataError(f"{path}: the header is missing; the run was cut short before its first input")
+    return Manifest(headers[0], tuple(entries.values()), tuple(headers[1:]))
+
+
+def _header(values: dict[str, Any], path: Path) -> Header:
+    if values["format"] != _FORMAT or values["version"] != _VERSION:
+        raise DataError(
+            f"{path}: expected the format {_FORMAT!r}, version {_VERSION}; use the release of msrf-monai that wrote it"
+        )
+    return Header(**values)
+
+
+def _entry(values: dict[str, Any]) -> Entry:
+    outputs = tuple(OutputRecord(**output) for output in values.pop("outputs"))
+    return Entry(**{**values, "flags": tuple(values["flags"])}, outputs=outputs)
+
+
+class Ledger:
+    """The manifest of a folder, open for adding lines; one process at a time, which ``lock.hold`` sees to.
+
+    Args:
+        folder: the result folder, which exists.
+        header: of this run. Where the folder has a manifest, it is added only when the packages have changed.
+
+    Raises:
+        DataError: when there is a manifest that cannot be read.
+        StorageError: when the file cannot be written.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], header: Header) -> None:
+        self._path = Path(folder) / MANIFEST
+        content = self._path.read_bytes() if self._path.exists() else b""
+        self._size = content.rfind(b"\n") + 1
+        manifest = _parse(content, self._path) if self._size else None
+        self.entries: dict[str, Entry] = {entry.folder: entry for entry in manifest.entries} if manifest else {}
+        """The last line about each input, by its folder."""
+        try:
+            self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o666)
+            os.ftruncate(self._descriptor, self._size)
+        except OSError as error:
+            raise _cannot_write(self._path, error) from error
+        latest = (manifest.later or (manifest.header,))[-1] if manifest else None
+        if latest is None or latest.packages != header.packages:
+            self._append({**asdict(header), "packages": dict(header.packages)})
+
+    def append(self, entry: Entry) -> None:
+        """Add a line and wait until it is on the disk.
+
+        Args:
+            entry: the input; its outputs are on the disk already.
+
+        Raises:
+            StorageError: when the disk is full or fails; the lines before stay whole.
+        """
+        self._append(asdict(entry))
+        self.entries[entry.folder] = entry
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._descriptor)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _append(self, values: dict[str, Any]) -> None:
+        line = json.dumps(values, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+        try:
+            written = 0
+            while written < len(line):
+                written += os.pwrite(self._descriptor, line[written:], self._size + written)
+            os.fsync(self._descriptor)
+        except OSError as error:
+            with suppress(OSError):
+                os.ftruncate(self._descriptor, self._size)
+            raise _cannot_write(self._path, error) from error
+        self._size += len(line)
+
+
+def _cannot_write(path: Path, error: OSError) -> StorageError:
+    return StorageError(
+        f"cannot write {path}: {error.strerror or error}; what it said before stays. "
+        "Free some space, then run again with --resume"
+    )
