@@ -1,0 +1,72 @@
+"""A small picture of each result, so that a report can show it without the source."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from msrf_monai.clinical.artefacts import Artefact
+from msrf_monai.clinical.case import Case
+from msrf_monai.clinical.display import Display
+from msrf_monai.clinical.prediction import Prediction
+from msrf_monai.clinical.writing import Segment, check_png
+
+__all__ = ["THUMBNAIL_SIZE", "draw_thumbnail", "shown_frame"]
+
+THUMBNAIL_SIZE = 256
+"""Longest side in pixels."""
+
+
+def shown_frame(prediction: Prediction) -> int:
+    """Return the frame worth showing: the one with most marked pixels, the middle one when there are none."""
+    marked = np.count_nonzero(prediction.mask, axis=(1, 2))
+    return int(np.argmax(marked)) if marked.any() else len(marked) // 2
+
+
+def draw_thumbnail(case: Case, prediction: Prediction, segments: Sequence[Segment]) -> Artefact:
+    """Draw the outlines of every segment over a small picture of the frame worth showing.
+
+    Args:
+        case: what was predicted.
+        prediction: of it.
+        segments: one for each class.
+
+    Returns:
+        ``thumbnail.png``, at most 256 pixels long, upright, in the proportions of the pixels; thin structures stay
+        visible, since as large a share of the small picture is marked as of the large one.
+
+    Raises:
+        RefusedInput: when the frame cannot be decoded.
+    """
+    index = shown_frame(prediction)
+    picture = Display.of_case(case).picture(case.frame(index))
+    columns, rows = _small(case)
+    drawn = cv2.resize(picture, (columns, rows), interpolation=cv2.INTER_AREA)
+    for segment in segments:
+        plane = prediction.mask[index] == segment.number
+        if plane.any():
+            outlines, _ = cv2.findContours(_shrunk(plane, columns, rows), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+            cv2.drawContours(drawn, outlines, -1, [int(part) for part in segment.rgb], 1)
+    _, content = cv2.imencode(".png", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 9])
+    return Artefact(("thumbnail",), "thumbnail.png", bytes(content), partial(check_png, expected=drawn))
+
+
+def _small(case: Case) -> tuple[int, int]:
+    rows_mm, columns_mm = case.info.spacing_mm or (1.0, 1.0)
+    height, width = case.info.rows * rows_mm, case.info.columns * columns_mm
+    scale = THUMBNAIL_SIZE / max(height, width)
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _shrunk(plane: npt.NDArray[np.bool_], columns: int, rows: int) -> npt.NDArray[np.uint8]:
+    """Return a small mask with the same share of its pixels marked, those that cover most of the large mask."""
+    share = cv2.resize(plane.astype(np.float32), (columns, rows), interpolation=cv2.INTER_AREA)
+    count = max(1, round(float(plane.mean()) * share.size))
+    small = np.zeros(share.size, dtype=np.uint8)
+    # a stable order: the same mask gives the same picture everywhere
+    small[np.argsort(-share.ravel(), kind="stable")[:count]] = 1
+    return small.reshape(share.shape)
