@@ -7,7 +7,8 @@ from pathlib import Path
 
 from msrf_monai.clinical.case import Case
 from msrf_monai.clinical.reading.limits import Limits
-from msrf_monai.clinical.reading.opening import kind_of, open_case
+from msrf_monai.clinical.reading.metaimage import voxel_file
+from msrf_monai.clinical.reading.opening import FileKind, kind_of, open_case
 from msrf_monai.clinical.reading.refusal import RefusalCode, RefusedInput
 from msrf_monai.clinical.reading.regular import check_inside, read_head
 from msrf_monai.clinical.reading.series import Opened, Refused, open_series
@@ -31,8 +32,8 @@ def open_folder(
         convert_unusual: see ``open_raster``.
 
     Returns:
-        Every file, in one of the three lists; pictures first, then DICOM, each sorted by path. No pixel is decoded
-        and no file kept in memory.
+        Every file, in one of the three lists; pictures and volume files first, then DICOM, each sorted by path. No
+        pixel is decoded and no file kept in memory.
 
     Raises:
         RefusedInput: ``missing`` when there is no such folder.
@@ -40,18 +41,30 @@ def open_folder(
     root, limits = Path(folder), limits or Limits()
     if not root.is_dir():
         raise RefusedInput(RefusalCode.MISSING, "there is no such input folder; check the path")
-    cases: list[Case] = []
     refused: list[Refused] = []
-    dicom: list[Path] = []
+    kinds: dict[Path, FileKind] = {}
+    voxels: dict[Path, Path] = {}
     for path in _files_below(root, refused):
         try:
             check_inside(path, root)
-            if kind_of(read_head(path, limits)) == "dicom":
-                dicom.append(path)
-            else:
-                cases.append(open_case(path, limits, convert_unusual=convert_unusual, keep=False))
+            kind = kind_of(read_head(path, limits))
+            data = voxel_file(path, limits) if kind == "metaimage" else None
         except RefusedInput as refusal:
             refused.append(Refused((path,), refusal))
+            continue
+        kinds[path] = kind
+        if data is not None:
+            voxels[path] = data
+    # what a header names as its voxels is no input of its own, unless it could be one by its content
+    owned = {path for path in voxels.values() if kinds.get(path) in ("unknown", "raster", "gzip", "archive")}
+    cases: list[Case] = []
+    for path in (path for path, kind in kinds.items() if kind != "dicom" and path not in owned):
+        try:
+            cases.append(open_case(path, limits, convert_unusual=convert_unusual, keep=False))
+        except RefusedInput as refusal:
+            parts = (path, voxels[path]) if voxels.get(path) in owned else (path,)
+            refused.append(Refused(parts, refusal))
+    dicom = [path for path, kind in kinds.items() if kind == "dicom"]
     opened = open_series(dicom, limits, slice_by_slice=slice_by_slice)
     return Opened((*cases, *opened.cases), (*refused, *opened.refused), opened.duplicates)
 

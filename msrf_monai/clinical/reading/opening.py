@@ -10,9 +10,11 @@ from msrf_monai.clinical.case import Case
 from msrf_monai.clinical.reading.dicom import open_dicom
 from msrf_monai.clinical.reading.dicom_header import is_dicom
 from msrf_monai.clinical.reading.limits import Limits
+from msrf_monai.clinical.reading.metaimage import is_metaimage, open_metaimage
+from msrf_monai.clinical.reading.nifti import GZIP, inflated_head, is_nifti, open_nifti
 from msrf_monai.clinical.reading.raster import open_raster
 from msrf_monai.clinical.reading.refusal import RefusalCode, RefusedInput
-from msrf_monai.clinical.reading.regular import read_head
+from msrf_monai.clinical.reading.regular import read_head, read_regular
 
 __all__ = ["FileKind", "kind_of", "open_case"]
 
@@ -32,7 +34,8 @@ def kind_of(head: bytes) -> FileKind:
         head: its first 512 bytes, or all of a shorter file.
 
     Returns:
-        ``"gzip"`` may be a compressed NIfTI file or an archive; ``"unknown"`` is everything that nothing here reads.
+        ``"gzip"`` may be a compressed NIfTI file or an archive; ``"unknown"`` is everything that nothing here reads,
+        and the voxels of a MetaImage (``.raw``), which its header names.
     """
     if is_dicom(head):
         return "dicom"
@@ -40,11 +43,11 @@ def kind_of(head: bytes) -> FileKind:
         return "raster"
     if head.startswith(_ARCHIVES) or head[257:262] == b"ustar":
         return "archive"
-    if head[344:348] in (b"n+1\0", b"ni1\0"):
+    if is_nifti(head):
         return "nifti"
-    if head.startswith((b"ObjectType", b"NDims")):
+    if is_metaimage(head):
         return "metaimage"
-    return "gzip" if head.startswith(b"\x1f\x8b") else "unknown"
+    return "gzip" if head.startswith(GZIP) else "unknown"
 
 
 def open_case(
@@ -53,7 +56,8 @@ def open_case(
     """Open one image file of any kind that can be read.
 
     Args:
-        path: a DICOM, PNG, JPEG, TIFF, BMP, PPM, GIF or WebP file.
+        path: a DICOM, PNG, JPEG, TIFF, BMP, PPM, GIF, WebP, NIfTI (``.nii``, ``.nii.gz``) or MetaImage (``.mhd``,
+            ``.mha``) file.
         limits: bounds; default ``Limits()``.
         convert_unusual: see ``open_raster``.
         keep: hold the file in memory until its last frame has been read.
@@ -70,10 +74,28 @@ def open_case(
         return open_dicom(path, limits, keep=keep)
     if kind == "raster":
         return open_raster(path, limits, convert_unusual=convert_unusual, keep=keep)
+    if kind == "nifti":
+        return open_nifti(path, limits, keep=keep)
+    if kind == "metaimage":
+        return open_metaimage(path, limits, keep=keep)
+    if kind == "gzip":
+        return _open_gzipped(path, limits, keep)
     if kind == "archive":
-        raise RefusedInput(RefusalCode.ARCHIVE, "archives are not opened; unpack it and give the folder")
-    if kind in ("nifti", "metaimage", "gzip"):
-        raise RefusedInput(RefusalCode.UNSUPPORTED, "NIfTI, MetaImage and gzipped files cannot be read here yet")
+        raise _archive()
     if path.suffix.lower() in (".dcm", ".dicom", ".ima", ""):
         raise RefusedInput(RefusalCode.NOT_DICOM, "the file does not begin with a preamble and DICM; export it again")
     raise RefusedInput(RefusalCode.UNKNOWN_FORMAT, "the file is of no format that can be read; check what it really is")
+
+
+def _open_gzipped(path: Path, limits: Limits, keep: bool) -> Case:
+    data = read_regular(path, limits)
+    kind = kind_of(inflated_head(data))
+    if kind == "nifti":
+        return open_nifti(path, limits, data=data, keep=keep)
+    if kind == "archive":
+        raise _archive()
+    raise RefusedInput(RefusalCode.UNSUPPORTED, "the file is gzipped and is no NIfTI file; unpack it")
+
+
+def _archive() -> RefusedInput:
+    return RefusedInput(RefusalCode.ARCHIVE, "archives are not opened; unpack it and give the folder")

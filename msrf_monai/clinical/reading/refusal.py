@@ -51,6 +51,7 @@ class RefusalCode(StrEnum):
     DECODER_MISSING = "decoder_missing"
     DECODE_FAILED = "decode_failed"
     LUT_FAILED = "lut_failed"
+    NOT_FINITE = "not_finite"
     # pictures that need a decision
     HAS_ALPHA = "has_alpha"
     CMYK = "cmyk"
