@@ -55,6 +55,8 @@ class OutputOptions:
     """Give segmentations of images without a place one on their pixel grid, which OHIF and 3D Slicer need."""
     repeatable_uids: bool = True
     """The same input, model and options give the same bytes; otherwise every run has UIDs and a time of its own."""
+    thumbnail: bool = True
+    """Write the small picture that the report shows; without it the result folder holds no source pixel at all."""
     quality: QualityLimits = field(default_factory=QualityLimits)
     """The bounds that raise flags."""
 
@@ -164,7 +166,7 @@ def write_outputs(
         for artefact in itertools.chain(
             grid_artefacts(case, prediction, segments, kinds),
             dicom_artefacts(case, prediction, segments, make(predictor_identity), kinds, options.seg2d_geometry),
-            [draw_thumbnail(case, prediction, segments)],
+            [draw_thumbnail(case, prediction, segments)] if options.thumbnail else [],
         ):
             written += _keep(folder, artefact)
         if "stats" in plan.kinds:

@@ -61,6 +61,7 @@ def statistics_record(
 def _segment(segment: Segment, statistics: CaseStatistics) -> dict[str, Any]:
     regions = statistics.found(segment.number)
     pixels = sum(region.pixels for region in regions)
+    largest = max((region.pixels for region in regions), default=0)
     return {
         "number": segment.number,
         "label": segment.label,
@@ -73,7 +74,8 @@ def _segment(segment: Segment, statistics: CaseStatistics) -> dict[str, Any]:
         "pixels": pixels,
         "share": _rounded(pixels / (statistics.frames * statistics.rows * statistics.columns)),
         "area_mm2": _rounded(statistics.area_mm2(pixels)),
-        "largest_frame_area_mm2": _rounded(statistics.area_mm2(max((region.pixels for region in regions), default=0))),
+        "largest_frame_pixels": largest,
+        "largest_frame_area_mm2": _rounded(statistics.area_mm2(largest)),
         "volume_mm3": _rounded(statistics.volume_mm3(segment.number)),
         "components": sum(region.components for region in regions),
         "confidence": _mean_confidence(regions),

@@ -8,12 +8,14 @@ from functools import partial
 import cv2
 import numpy as np
 import numpy.typing as npt
+import pydicom
 
 from msrf_monai.clinical.artefacts import Artefact
 from msrf_monai.clinical.case import Case
 from msrf_monai.clinical.display import Display
 from msrf_monai.clinical.prediction import Prediction
 from msrf_monai.clinical.writing import Segment, check_png
+from msrf_monai.clinical.writing.tolerance import guarded
 
 __all__ = ["THUMBNAIL_SIZE", "draw_thumbnail", "shown_frame"]
 
@@ -37,22 +39,44 @@ def draw_thumbnail(case: Case, prediction: Prediction, segments: Sequence[Segmen
 
     Returns:
         ``thumbnail.png``, at most 256 pixels long, upright, in the proportions of the pixels; thin structures stay
-        visible, since as large a share of the small picture is marked as of the large one.
+        visible, since as large a share of the small picture is marked as of the large one. Where a DICOM file says
+        that writing is burned into its pixels, the outlines lie on plain grey: the writing may be a name.
 
     Raises:
         RefusedInput: when the frame cannot be decoded.
     """
     index = shown_frame(prediction)
-    picture = Display.of_case(case).picture(case.frame(index))
+    picture = _backdrop(case, index)
     columns, rows = _small(case)
     drawn = cv2.resize(picture, (columns, rows), interpolation=cv2.INTER_AREA)
     for segment in segments:
         plane = prediction.mask[index] == segment.number
         if plane.any():
-            outlines, _ = cv2.findContours(_shrunk(plane, columns, rows), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-            cv2.drawContours(drawn, outlines, -1, [int(part) for part in segment.rgb], 1)
+            small = _shrunk(plane, columns, rows)
+            outlines, _ = cv2.findContours(small, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+            cv2.drawContours(drawn, outlines, -1, [int(part) for part in segment.rgb], _thickness(small))
     _, content = cv2.imencode(".png", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 9])
     return Artefact(("thumbnail",), "thumbnail.png", bytes(content), partial(check_png, expected=drawn))
+
+
+def _thickness(small: npt.NDArray[np.uint8]) -> int:
+    """Return 2 for what has an inside, 1 for what is as thin as vessels are and would run together."""
+    inside = cv2.erode(small, np.ones((3, 3), np.uint8))
+    return 2 if 2 * np.count_nonzero(inside) > np.count_nonzero(small) else 1
+
+
+def _backdrop(case: Case, index: int) -> npt.NDArray[np.uint8]:
+    """Return the frame, or mere grey where the file says that its pixels hold writing, which may be a name."""
+    if case.info.kind in ("dicom", "dicom-volume") and _has_writing(case):
+        return np.full((case.info.rows, case.info.columns, 3), 96, dtype=np.uint8)
+    return Display.of_case(case).picture(case.frame(index))
+
+
+def _has_writing(case: Case) -> bool:
+    with guarded("read the source's header again"):
+        tags = ["BurnedInAnnotation"]
+        headers = (pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags) for path in case.sources)
+        return any(str(header.get("BurnedInAnnotation", "")).strip().upper() == "YES" for header in headers)
 
 
 def _small(case: Case) -> tuple[int, int]:

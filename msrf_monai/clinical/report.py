@@ -1,0 +1,227 @@
+"""``report.html``: one page about a run that fetches nothing from elsewhere, made of the result folder alone."""
+
+from __future__ import annotations
+
+import importlib.resources
+import os
+from array import array
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+
+from msrf_monai.clinical.ledger import Entry, read_manifest
+from msrf_monai.clinical.quality import FLAGS
+from msrf_monai.clinical.report_pictures import draw_histogram, histogram_of, png_uri
+from msrf_monai.clinical.summary import Result, iter_results, output_bytes
+from msrf_monai.files import atomic_write
+from msrf_monai.optional import require
+
+__all__ = ["MOST_PICTURES", "MOST_ROWS", "REPORT", "write_report"]
+
+REPORT = "report.html"
+"""Name of the file in the result folder."""
+MOST_PICTURES = 60
+"""Inputs that are shown as pictures: all that fit of the flagged ones, then others spread over the rest."""
+MOST_ROWS = 300
+"""Lines of a table; ``summary.csv`` has all of them."""
+
+
+@dataclass
+class _Areas:
+    """How large one segment is over all inputs."""
+
+    number: int
+    label: str
+    colour: tuple[int, int, int]
+    inputs: int = 0
+    empty: int = 0
+    shares: array[float] = field(default_factory=lambda: array("d"))
+    """Of the frame, in percent, in the frame where it is largest; only inputs where it was found."""
+    square_millimetres: array[float] = field(default_factory=lambda: array("d"))
+    """The same in mm², only where the spacing is real."""
+    millilitres: array[float] = field(default_factory=lambda: array("d"))
+    components: array[float] = field(default_factory=lambda: array("d"))
+
+    def add(self, segment: Mapping[str, Any], frame_pixels: int) -> None:
+        self.inputs += 1
+        if not segment["pixels"]:
+            self.empty += 1
+            return
+        self.shares.append(100 * segment["largest_frame_pixels"] / frame_pixels)
+        self.components.append(segment["components"] / segment["frames_found"])
+        if segment["largest_frame_area_mm2"] is not None:
+            self.square_millimetres.append(segment["largest_frame_area_mm2"])
+        if segment["volume_mm3"] is not None:
+            self.millilitres.append(segment["volume_mm3"] / 1000)
+
+    @property
+    def lines(self) -> list[tuple[str, int, list[str]]]:
+        """What is measured, of how many inputs, and its minimum, quartiles and maximum."""
+        measured = (
+            ("share of the frame, %", self.shares),
+            ("area, mm²", self.square_millimetres),
+            ("volume, ml", self.millilitres),
+            ("parts a frame", self.components),
+        )
+        return [
+            (name, len(values), [f"{part:.4g}" for part in np.percentile(values, [0, 25, 50, 75, 100])])
+            for name, values in measured
+            if values
+        ]
+
+    @property
+    def drawings(self) -> list[str]:
+        """A histogram of each kind of area that is known."""
+        drawn = []
+        for name, axis, values in (
+            ("share", f"{self.label}: share of the frame, %", self.shares),
+            ("area", f"{self.label}: area, mm²", self.square_millimetres),
+        ):
+            if values:
+                title = f"Histogram of the {name} of {self.label} over {len(values)} inputs"
+                drawn.append(draw_histogram(histogram_of(values), title=title, axis=axis, colour=self.colour))
+        return drawn
+
+
+@dataclass
+class _Overview:
+    """What one reading of all results gathers; its size does not grow with pictures or frames."""
+
+    areas: dict[tuple[int, str], _Areas] = field(default_factory=dict)
+    lines: list[dict[str, Any]] = field(default_factory=list)
+    unknown: int = 0
+    """Results that are done and have no statistics."""
+    changed: int = 0
+
+    def add(self, result: Result) -> None:
+        self.changed += result.has_changed
+        if result.entry.state != "done":
+            return
+        self.unknown += result.statistics is None
+        image = (result.statistics or {}).get("image", {})
+        for segment in result.segments:
+            key = segment["number"], segment["label"]
+            if key not in self.areas:
+                self.areas[key] = _Areas(*key, colour=tuple(segment["colour"]))  # type: ignore[arg-type]
+            self.areas[key].add(segment, image["rows"] * image["columns"])
+        if len(self.lines) < MOST_ROWS:
+            confidence = result.confidence
+            self.lines.append(
+                {
+                    "entry": result.entry,
+                    "image": image,
+                    "segments": [_shown(segment) for segment in result.segments],
+                    "confidence": f"{min(confidence):.3f}" if confidence else "–",
+                }
+            )
+
+
+def write_report(folder: str | os.PathLike[str]) -> Path:
+    """Write ``report.html`` of a result folder.
+
+    The page says how many inputs there were and what became of them, why the others failed, what is flagged, shows
+    pictures of at most 60 inputs, how large the segments are, and which versions made it. It holds no time, so the
+    same results give the same page.
+
+    Args:
+        folder: the result folder of a run that has ended or not.
+
+    Returns:
+        The file.
+
+    Raises:
+        DataError: when the folder has no manifest that can be read.
+        MissingExtraError: when Jinja2 is not installed.
+        StorageError: when the file cannot be written.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    overview = _Overview()
+    for result in iter_results(folder, manifest):
+        overview.add(result)
+    entries = sorted(manifest.entries, key=lambda each: (each.input, each.folder))
+    shown = _worth_showing([entry for entry in entries if entry.state == "done"])
+    page = _template().stream(
+        header=manifest.header,
+        later=manifest.later,
+        states=Counter(entry.state for entry in entries),
+        total=len(entries),
+        flagged=sum(entry.is_flagged for entry in entries if entry.state == "done"),
+        images=sum(entry.frames for entry in entries),
+        problems=_problems(entries),
+        refused=[entry for entry in entries if entry.state != "done"][:MOST_ROWS],
+        flags=_flags(entries),
+        pictures=({"entry": entry, "png": _picture(folder, entry)} for entry in shown),
+        shown=len(shown),
+        overview=overview,
+        areas=[overview.areas[key] for key in sorted(overview.areas)],
+        most_rows=MOST_ROWS,
+    )
+    path = folder / REPORT
+    with atomic_write(path) as handle:
+        page.dump(handle, encoding="utf-8")
+    return path
+
+
+def _template() -> Any:
+    jinja2 = require("jinja2", "clinical")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(link=quote, asked=_asked)
+    source = importlib.resources.files("msrf_monai.clinical").joinpath("report.html.j2").read_text("utf-8")
+    return environment.from_string(source)
+
+
+def _asked(flags: Sequence[str]) -> list[str]:
+    """Return the flags that ask for a look."""
+    return [flag for flag in flags if not flag.startswith(("rule:", "not_written:"))]
+
+
+def _worth_showing(done: Sequence[Entry]) -> list[Entry]:
+    flagged = [entry for entry in done if entry.is_flagged]
+    others = [entry for entry in done if not entry.is_flagged]
+    return (_spread(flagged, MOST_PICTURES) + _spread(others, MOST_PICTURES - len(flagged)))[:MOST_PICTURES]
+
+
+def _spread(entries: Sequence[Entry], most: int) -> list[Entry]:
+    """Return at most so many entries, spread evenly from the first to the last."""
+    if most <= 0 or not entries:
+        return []
+    return [entries[int(place)] for place in np.unique(np.linspace(0, len(entries) - 1, most).round().astype(int))]
+
+
+def _picture(folder: Path, entry: Entry) -> str:
+    content = output_bytes(folder, entry, "thumbnail")
+    return png_uri(content) if content else ""
+
+
+def _problems(entries: Sequence[Entry]) -> list[tuple[str, str, int]]:
+    """Return each state and code of what was not done, and how often it came, the most frequent first."""
+    counts = Counter((entry.state, entry.code) for entry in entries if entry.state != "done")
+    return [
+        (state, code, number) for (state, code), number in sorted(counts.items(), key=lambda each: (-each[1], each))
+    ]
+
+
+def _flags(entries: Sequence[Entry]) -> list[tuple[str, str, int]]:
+    """Return each flag, what it says, and how many inputs have it, the most frequent first."""
+    counts = Counter(flag for entry in entries for flag in entry.flags)
+    ordered = sorted(counts.items(), key=lambda each: (-each[1], each[0]))
+    return [(flag, FLAGS.get(flag, ""), number) for flag, number in ordered]
+
+
+def _shown(segment: Mapping[str, Any]) -> dict[str, Any]:
+    area = segment["largest_frame_area_mm2"]
+    return {
+        "label": segment["label"],
+        "pixels": f"{segment['largest_frame_pixels']:,}",
+        "area": "" if area is None else f"{area:,.{1 if area >= 10 else 3}f} mm²",
+        "frames_found": segment["frames_found"],
+        "components": segment["components"],
+    }
