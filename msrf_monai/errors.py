@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, get_args
+
 __all__ = [
     "CheckpointError",
     "ConfigError",
@@ -11,6 +13,7 @@ __all__ = [
     "MsrfError",
     "NonFiniteLossError",
     "StorageError",
+    "check_choice",
 ]
 
 
@@ -44,3 +47,18 @@ class StorageError(MsrfError, OSError):
 
 class MissingExtraError(MsrfError, ImportError):
     """An optional library is not installed; the message names the extra that brings it."""
+
+
+def check_choice(name: str, given: object, choices: Any) -> None:
+    """Refuse an argument that is none of the words it may be.
+
+    Args:
+        name: the argument's name, for the message.
+        given: its value.
+        choices: the ``Literal`` type of its words.
+
+    Raises:
+        InputError: when ``given`` is none of them.
+    """
+    if given not in get_args(choices):
+        raise InputError(f"{name} is {given!r}; expected one of {', '.join(map(repr, get_args(choices)))}")

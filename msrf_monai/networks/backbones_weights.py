@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
-import pickle
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import safetensors
-import safetensors.torch
-import torch
 from torch import Tensor
 
 from msrf_monai.errors import CheckpointError
 from msrf_monai.files import sha256_of
 from msrf_monai.networks.backbones import Backbone, DenseNet201Taps, VGG16Taps
+from msrf_monai.tensor_files import read_tensors
 
 __all__ = ["BackboneWeights", "load_backbone_weights"]
 
@@ -26,7 +22,6 @@ logger = logging.getLogger(__name__)
 
 _OLD_SPELLING = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
 _COUNTER = ".num_batches_tracked"
-_UNREADABLE = (RuntimeError, ValueError, KeyError, AttributeError, EOFError, OSError, pickle.UnpicklingError)
 
 
 @dataclass(frozen=True)
@@ -69,10 +64,8 @@ def load_backbone_weights(
             f"there is no file of backbone weights at {path}; give the path of a file in torchvision's layout, which "
             "this package never downloads, or none to start from random weights"
         )
+    given = {_OLD_SPELLING.sub(r"\1\2.", name): tensor for name, tensor in _read(path, sha256).items()}
     digest = sha256_of(path)
-    if sha256 is not None and digest != sha256.lower():
-        raise CheckpointError(f"{path} is not the expected file: its SHA-256 is {digest}, expected {sha256}")
-    given = {_OLD_SPELLING.sub(r"\1\2.", name): tensor for name, tensor in _read(path).items()}
     matched, unmatched = _fill(backbone, given, path)
     strange = [name for name in unmatched if not name.startswith(backbone.unused)]
     if strange:
@@ -88,18 +81,8 @@ def load_backbone_weights(
     return BackboneWeights(path.name, digest, matched, tuple(unmatched))
 
 
-def _read(path: Path) -> Mapping[str, Tensor]:
-    try:
-        state: Any = (
-            safetensors.torch.load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
-    except (*_UNREADABLE, safetensors.SafetensorError) as error:
-        reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
-        raise CheckpointError(
-            f"{path} cannot be read as weights ({reason}): it is damaged, or holds more than tensors"
-        ) from error
+def _read(path: Path, sha256: str | None) -> Mapping[str, Tensor]:
+    state = read_tensors(path, sha256=sha256)
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(f"{path} holds no state dictionary: expected tensors by torchvision's names")
     return state

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 
-__all__ = ["crop_from_multiple", "pad_to_multiple"]
+__all__ = ["Padding", "crop_from_multiple", "pad_to_multiple"]
 
 
-def pad_to_multiple(x: torch.Tensor, multiple: int) -> torch.Tensor:
-    """Repeat the last row, column (and slice) until every spatial size is a multiple of ``multiple``.
+Padding = Literal["edge", "zeros"]
+"""What sizes are filled up with: the last row and column again, or zeros."""
+
+
+def pad_to_multiple(x: torch.Tensor, multiple: int, fill: str = "edge") -> torch.Tensor:
+    """Append rows, columns (and slices) until every spatial size is a multiple of ``multiple``.
 
     Nothing is added before the first ones; ``crop_from_multiple`` undoes it. Both can be scripted, traced
     and exported with dynamic sizes.
@@ -17,6 +23,7 @@ def pad_to_multiple(x: torch.Tensor, multiple: int) -> torch.Tensor:
     Args:
         x: ``(B, C, H, W)`` or ``(B, C, D, H, W)``.
         multiple: the number that the new sizes are multiples of.
+        fill: one of ``Padding`` (a plain string, for TorchScript).
 
     Returns:
         ``(B, C, H', W')`` with H <= H' < H + multiple, and the same for the other axes.
@@ -24,7 +31,7 @@ def pad_to_multiple(x: torch.Tensor, multiple: int) -> torch.Tensor:
     padding: list[int] = []
     for axis in range(1, x.dim() - 1):
         padding += [0, _missing(x.shape[-axis], multiple)]
-    return F.pad(x, padding, mode="replicate")
+    return F.pad(x, padding, mode="replicate" if fill == "edge" else "constant")
 
 
 def crop_from_multiple(y: torch.Tensor, spatial_size: list[int], multiple: int) -> torch.Tensor:

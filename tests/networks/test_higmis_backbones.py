@@ -169,7 +169,7 @@ def test_files_that_are_not_weights_are_refused(tmp_path: Path) -> None:
     torch.save({"model": nn.Linear(1, 1)}, tmp_path / "pickled.pth")
     (tmp_path / "noise.safetensors").write_bytes(b"not a checkpoint")
     for name in ("noise.pth", "pickled.pth", "noise.safetensors"):
-        with pytest.raises(CheckpointError, match="cannot be read as weights"):
+        with pytest.raises(CheckpointError, match="cannot be read as a checkpoint"):
             load_backbone_weights(trunk, tmp_path / name)
     torch.save([torch.zeros(1)], tmp_path / "list.pth")
     with pytest.raises(CheckpointError, match="holds no state dictionary"):

@@ -17,6 +17,7 @@ from msrf_monai.networks import IMFFNet, IMFFNetOutput
 from msrf_monai.networks.blocks import AttentionPoolingFusion, UpDownFusion
 from msrf_monai.networks.blocks.convex_sum import ConvexSum
 from msrf_monai.networks.inference import fold_batch_norms, merge_convolutions, optimize_for_inference
+from support.formula_weights import fill_by_formula, waves
 from support.net_tester import NetTester
 
 EIGHTH = (8, 16, 32, 64, 128)
@@ -54,25 +55,6 @@ class TestIMFFNetPaddedByItsEdge(NetTester):
 
 
 # --- golden values: measured once on the published network with these weights and this image, never on this code
-
-
-def fill_by_formula(net: nn.Module) -> None:
-    """Give every convolution and linear layer weights that depend on the element's number only, and biases of 0.1."""
-    for layer in net.modules():
-        if not isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-            continue
-        k = np.arange(layer.weight.numel(), dtype=np.int64)
-        fan = layer.weight.shape[0] if isinstance(layer, nn.ConvTranspose2d) else layer.weight[0].numel()
-        values = ((31 * k**2 + 17 * k) % 1009 / 1009 - 0.5) * np.sqrt(24 / fan)
-        with torch.no_grad():
-            layer.weight.copy_(torch.from_numpy(values.reshape(layer.weight.shape)))
-            if layer.bias is not None:
-                layer.bias.fill_(0.1)
-
-
-def waves(height: int, width: int, channels: int = 3) -> torch.Tensor:
-    c, i, j = np.meshgrid(range(channels), range(height), range(width), indexing="ij")
-    return torch.from_numpy(np.cos(0.1 * i + 0.2 * j + c))[None]
 
 
 def golden_net(**options: Any) -> IMFFNet:

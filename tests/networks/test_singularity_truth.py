@@ -1,44 +1,38 @@
-"""The singularity strength against closed forms, theory, and box counting that is written another way."""
+"""The singularity strength against closed forms and theory."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from torch.autograd import gradcheck
 
 from msrf_monai.data.synthetic import CascadeTruth, fractional_brownian_surface, multiplicative_cascade
 from msrf_monai.errors import InputError
 from msrf_monai.networks.blocks import (
     LocalSingularityStrength,
-    MultifractalRecalibration,
-    SingularityStrengthRecalibration,
-    SoftLevelSets,
     box_sums,
     rescale_range,
     singularity_exponent,
 )
+from support.singularity import QUICK, as_map, boxes_by_convolution, boxes_by_integral_image
 
-QUICK = settings(max_examples=25, deadline=None, derandomize=True)
 CASCADE = (0.49, 0.21, 0.21, 0.09)
+
+
 MARGIN = 8  # pixels at the border that the largest of the default boxes may leave
+
+
 NOISE: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "uniform": lambda normal: 0.5 + 0.5 * torch.erf(normal / math.sqrt(2)),
     "absolute": torch.abs,
     "rectified": torch.relu,
     "normal": lambda normal: normal,
 }
-
-
-def as_map(array: np.ndarray, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array)).to(dtype)[None, None]
 
 
 def interior(alpha: torch.Tensor, margin: int = MARGIN) -> torch.Tensor:
@@ -64,46 +58,6 @@ def central(alpha: torch.Tensor) -> torch.Tensor:
     """Return the exponents at the pixel around which ``nested_masses`` puts its boxes."""
     place = alpha.shape[-1] // 2 - 1
     return alpha[:, 0, place, place]
-
-
-def boxes_by_convolution(x: torch.Tensor, max_scale: int) -> list[torch.Tensor]:
-    """Sum boxes with kernels of ones over each channel, for two axes."""
-    found = []
-    for size in (2 ** (j + 1) for j in range(max_scale)):
-        before, after = size // 2 - 1, size // 2
-        ones = torch.ones(x.shape[1], 1, size, size, dtype=x.dtype)
-        found.append(F.conv2d(F.pad(x, (before, after, before, after)), ones, groups=x.shape[1]))
-    return found
-
-
-def boxes_by_pooling(x: torch.Tensor, max_scale: int) -> list[torch.Tensor]:
-    found = []
-    for size in (2 ** (j + 1) for j in range(max_scale)):
-        before, after = size // 2 - 1, size // 2
-        found.append(F.avg_pool2d(F.pad(x, (before, after, before, after)), size, stride=1) * size**2)
-    return found
-
-
-def boxes_by_integral_image(x: torch.Tensor, max_scale: int) -> list[torch.Tensor]:
-    found = []
-    for size in (2 ** (j + 1) for j in range(max_scale)):
-        before, after = size // 2, size // 2  # one more before: the integral image starts with zeros
-        table = F.pad(x.double(), (before, after, before, after)).cumsum(-1).cumsum(-2)
-        rows = table[..., size:, :] - table[..., :-size, :]
-        found.append(rows[..., size:] - rows[..., :-size])
-    return found
-
-
-def boxes_by_loop(x: np.ndarray, max_scale: int) -> list[np.ndarray]:
-    """Sum boxes pixel by pixel for a single plane or volume."""
-    found = []
-    for size in (2 ** (j + 1) for j in range(max_scale)):
-        sums = np.zeros_like(x)
-        for place in np.ndindex(x.shape):
-            window = tuple(slice(max(0, p - (size // 2 - 1)), p + size // 2 + 1) for p in place)
-            sums[place] = x[window].sum()
-        found.append(sums)
-    return found
 
 
 # ---- the slope alone
@@ -234,15 +188,15 @@ def test_boxes_larger_than_the_map_are_allowed(max_scale: int) -> None:
     assert torch.isfinite(singularity_exponent(x, max_scale)).all()
 
 
-# ---- densities of known exponents
-
-
 def corner_density(power: float, size: int = 224) -> np.ndarray:
     """Integrate |x|^a |y|^a over the pixels of a map whose centre is the origin."""
     edges = np.arange(size + 1) - size / 2
     primitive = np.sign(edges) * np.abs(edges) ** (power + 1) / (power + 1)
     line = np.diff(primitive)
     return np.asarray(np.outer(line, line))
+
+
+# ---- densities of known exponents
 
 
 @pytest.mark.parametrize("power", [-0.4, -0.25, -0.1, 0.25, 0.5, 1.0])
@@ -325,261 +279,3 @@ def test_no_interior_exponent_leaves_the_closed_range(seed: int, sharpness: floa
     alpha = interior(singularity_exponent(x))
     assert alpha.min().item() >= 0.041
     assert alpha.max().item() <= 5.954
-
-
-# ---- invariances
-
-
-@pytest.mark.parametrize(("scale", "shift"), [(1e-3, 0.0), (0.5, -7.0), (255.0, 3.0), (1e5, -1e4)])
-def test_brightness_and_contrast_of_a_channel_do_not_matter(scale: float, shift: float) -> None:
-    x = torch.randn(2, 3, 33, 40, dtype=torch.float64)
-    torch.testing.assert_close(singularity_exponent(scale * x + shift), singularity_exponent(x), rtol=0, atol=1e-5)
-    single = singularity_exponent((scale * x + shift).float())
-    torch.testing.assert_close(single.double(), singularity_exponent(x), rtol=0, atol=1e-5 if scale > 1 else 1e-4)
-
-
-def test_channels_are_stretched_each_by_itself() -> None:
-    x = torch.randn(2, 3, 24, 30)
-    factors = torch.tensor([1.0, 50.0, 0.02]).view(1, 3, 1, 1)
-    for scope in ("sample", "batch"):
-        first, second = (singularity_exponent(values, norm_scope=scope) for values in (x, x * factors))
-        torch.testing.assert_close(first, second, rtol=0, atol=1e-5)
-
-
-def test_an_image_does_not_feel_its_batch_mates_in_sample_scope() -> None:
-    image, mate = torch.randn(1, 4, 30, 41), 10 * torch.rand(3, 4, 30, 41)
-    layer = LocalSingularityStrength(4).eval()
-    alone, together = layer.exponent(image), layer.exponent(torch.cat([image, mate]))[:1]
-    assert torch.equal(alone, together)
-    shared = singularity_exponent(torch.cat([image, mate]), norm_scope="batch")[:1]
-    assert (alone - shared).abs().max().item() > 1e-2
-
-
-def test_batch_scope_is_a_stretch_by_the_batch_s_own_range() -> None:
-    x = torch.randn(3, 2, 12, 10, dtype=torch.float64)
-    values = x.numpy()
-    low, high = values.min(axis=(0, 2, 3), keepdims=True), values.max(axis=(0, 2, 3), keepdims=True)
-    np.testing.assert_allclose(rescale_range(x, "batch").numpy(), 1 + 255 * (values - low) / (high - low), rtol=1e-12)
-    for i in range(3):
-        alone = 1 + 255 * (values[i] - values[i].min((1, 2), keepdims=True)) / np.ptp(values[i], (1, 2), keepdims=True)
-        np.testing.assert_allclose(rescale_range(x)[i].numpy(), alone, rtol=1e-12)
-
-
-# ---- four ways to add up boxes
-
-
-@pytest.mark.parametrize("other", [boxes_by_convolution, boxes_by_pooling, boxes_by_integral_image])
-@pytest.mark.parametrize("max_scale", [3, 5])
-def test_box_sums_agree_however_they_are_added_up(
-    other: Callable[[torch.Tensor, int], list[torch.Tensor]], max_scale: int
-) -> None:
-    density = rescale_range(torch.randn(2, 3, 45, 64))
-    ours = box_sums(density, max_scale)
-    theirs = other(density, max_scale)
-    assert len(ours) == len(theirs) == max_scale
-    for box, expected in zip(ours, theirs, strict=True):
-        assert box.dtype == torch.float32
-        torch.testing.assert_close(box.double(), expected.double(), rtol=1e-5, atol=0)
-    exponents = [0.5 * torch.log2(boxes[2].double() / boxes[0].double()) for boxes in (ours, theirs)]
-    torch.testing.assert_close(exponents[0], exponents[1], rtol=0, atol=1e-5)
-
-
-SIZES = st.one_of(
-    st.tuples(st.integers(1, 20)),
-    st.tuples(st.integers(1, 11), st.integers(1, 11)),
-    st.tuples(st.integers(1, 5), st.integers(1, 5), st.integers(1, 5)),
-)
-
-
-@QUICK
-@given(SIZES, st.integers(1, 4), st.integers(0, 2**32 - 1))
-def test_box_sums_of_any_size_equal_a_loop_over_the_pixels(size: tuple[int, ...], max_scale: int, seed: int) -> None:
-    values = np.random.default_rng(seed).normal(size=size)
-    for box, expected in zip(
-        box_sums(as_map(values, torch.float64), max_scale), boxes_by_loop(values, max_scale), strict=True
-    ):
-        np.testing.assert_allclose(box[0, 0].numpy(), expected, rtol=0, atol=1e-12)
-
-
-@QUICK
-@given(
-    st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 12), st.integers(1, 12)),
-    st.integers(1, 4),
-    st.integers(1, 15),
-    st.integers(0, 2**32 - 1),
-)
-def test_gradients_of_box_sums_equal_those_of_a_convolution(
-    shape: tuple[int, ...], max_scale: int, used: int, seed: int
-) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(shape, generator=generator, dtype=torch.float64)
-    weights = torch.randn((max_scale, *shape), generator=generator, dtype=torch.float64)
-    # Not every box need take part in the loss: the bits of ``used`` say which do.
-    chosen = [j for j in range(max_scale) if used >> j & 1] or [max_scale - 1]
-    gradients = []
-    for boxes_of in (box_sums, boxes_by_convolution):
-        leaf = x.clone().requires_grad_()
-        boxes = boxes_of(leaf, max_scale)
-        torch.stack([(boxes[j] * weights[j]).sum() for j in chosen]).sum().backward()
-        gradients.append(leaf.grad)
-    torch.testing.assert_close(gradients[0], gradients[1], rtol=0, atol=1e-10)
-
-
-def test_gradients_of_box_sums_of_a_volume_equal_those_of_a_convolution() -> None:
-    x = torch.randn(1, 1, 5, 7, 6, dtype=torch.float64, requires_grad=True)
-    target = torch.randn_like(x)
-    (box_sums(x, 2)[1] * target).sum().backward()
-    leaf = x.detach().clone().requires_grad_()
-    boxes = F.conv3d(F.pad(leaf, (1, 2) * 3), torch.ones(1, 1, 4, 4, 4, dtype=torch.float64))
-    (boxes * target).sum().backward()
-    torch.testing.assert_close(x.grad, leaf.grad, rtol=0, atol=1e-10)
-
-
-# ---- gradients
-
-
-def distinct(*shape: int) -> torch.Tensor:
-    """Make a float64 map without ties, whose smallest and largest values stand apart from the others."""
-    ranks = torch.stack([torch.randperm(math.prod(shape[2:])) for _ in range(shape[0] * shape[1])])
-    return (ranks.reshape(shape).double() / math.prod(shape[2:]) - 0.4).requires_grad_()
-
-
-@pytest.mark.parametrize("options", [{}, {"norm_scope": "batch"}, {"max_scale": 4, "normalize_borders": True}])
-@pytest.mark.parametrize("weighted", [False, True])
-def test_exponents_have_the_gradients_of_finite_differences(options: dict[str, object], weighted: bool) -> None:
-    x = distinct(2, 2, 5, 6)
-    if options.get("norm_scope") == "batch":
-        x = (x.detach() + torch.tensor([0.0, 0.003]).double().view(2, 1, 1, 1)).requires_grad_()
-    layer = LocalSingularityStrength(2, weighted=weighted, **options).double()  # type: ignore[arg-type]
-    logits = [] if layer.scale_logits is None else [layer.scale_logits]
-    assert gradcheck(lambda x, *_: layer.exponent(x), (x, *logits))
-
-
-@pytest.mark.parametrize("training", [False, True])
-def test_channel_means_have_the_gradients_of_finite_differences(training: bool) -> None:
-    layer = LocalSingularityStrength(3).double().train(training)
-    assert gradcheck(lambda x, *_: layer.channel_means(x), (distinct(2, 3, 5, 4), *layer.parameters()))
-
-
-@pytest.mark.parametrize("training", [False, True])
-def test_ssr_block_has_the_gradients_of_finite_differences(training: bool) -> None:
-    block = SingularityStrengthRecalibration(4).double().train(training)
-    assert gradcheck(lambda x, *_: block(x), (distinct(2, 4, 4, 5), *block.parameters()))
-
-
-@pytest.mark.parametrize("per_channel", [False, True])
-def test_multifractal_block_has_the_gradients_of_finite_differences(
-    per_channel: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("msrf_monai.networks.blocks.multifractal._TRAIN_PIECE", 9)  # several pieces, the last ragged
-    block = multifractal_away_from_kinks(per_channel).eval()
-    assert gradcheck(lambda x, *_: block(x), (distinct(2, 2, 4, 5), *block.parameters()))
-
-
-@pytest.mark.parametrize("per_channel", [False, True])
-def test_multifractal_block_has_the_gradients_of_finite_differences_in_training(
-    per_channel: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("msrf_monai.networks.blocks.multifractal._TRAIN_PIECE", 9)
-    block = multifractal_away_from_kinks(per_channel).train()
-    assert gradcheck(lambda x, *_: block(x), (distinct(2, 2, 4, 5), *block.parameters()))
-
-
-def multifractal_away_from_kinks(per_channel: bool) -> MultifractalRecalibration:
-    block = MultifractalRecalibration(2, levels=3, per_channel=per_channel).double()
-    with torch.no_grad():
-        widths = torch.linspace(0.2, 0.7, block.level_sets.widths.numel())
-        block.level_sets.widths.copy_(widths.reshape(block.level_sets.widths.shape))
-        block.level_sets.anchors.normal_()
-        block.level_sets.norm.weight.fill_(0.1)
-        block.level_sets.norm.bias.fill_(0.6)  # above all ReLUs' kinks, and the sigmoid is not saturated
-    return block
-
-
-def awkward_inputs() -> dict[str, torch.Tensor]:
-    one_hot = torch.zeros(2, 16, 20, 24)
-    one_hot[:, :, 9, 7] = 1.0
-    return {
-        "constant": torch.full((2, 16, 20, 24), 0.3),
-        "zero": torch.zeros(2, 16, 20, 24),
-        "one-hot": one_hot,
-        "huge": 1e6 * torch.randn(2, 16, 20, 24),
-        "beyond the clip": 1e12 * torch.randn(2, 16, 20, 24),
-        "tiny": 1e-12 * torch.randn(2, 16, 20, 24),
-    }
-
-
-@pytest.mark.parametrize("name", list(awkward_inputs()))
-@pytest.mark.parametrize("block_type", [SingularityStrengthRecalibration, MultifractalRecalibration])
-@pytest.mark.parametrize("training", [False, True])
-def test_gradients_of_awkward_maps_are_finite(name: str, block_type: type[torch.nn.Module], training: bool) -> None:
-    x = awkward_inputs()[name].requires_grad_()
-    block = block_type(16).train(training)
-    out = block(x)
-    out.mean().backward()
-    assert torch.isfinite(out).all()
-    for gradient in (x.grad, *(p.grad for p in block.parameters())):
-        assert gradient is not None
-        assert torch.isfinite(gradient).all()
-
-
-def test_equal_extremes_share_their_gradient() -> None:
-    x = torch.full((1, 1, 6, 7), 0.5, dtype=torch.float64)
-    x[0, 0, 0, :2] = 0.0
-    x[0, 0, 3:5, 3:5] = 1.0
-    x.requires_grad_()
-    rescale_range(x)[0, 0, 5, 6].backward()  # 1 + 255 (value - low) / (high - low)
-    expected = torch.zeros(6, 7, dtype=torch.float64)
-    expected[0, :2] = -255 * 0.5 / 2
-    expected[3:5, 3:5] = -255 * 0.5 / 4
-    expected[5, 6] = 255.0
-    assert x.grad is not None
-    torch.testing.assert_close(x.grad[0, 0], expected)
-
-
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("scope", ["sample", "batch"])
-@pytest.mark.parametrize("max_scale", [2, 3, 4])
-@pytest.mark.parametrize("size", [(1, 1), (3, 5), (4, 9), (37, 22)])
-def test_channel_means_without_gradients_are_the_means_of_the_exponents(
-    size: tuple[int, int], max_scale: int, scope: Any, layout: torch.memory_format
-) -> None:
-    torch.manual_seed(0)
-    x = (torch.randn(2, 6, *size) * 40).to(memory_format=layout)
-    strength = LocalSingularityStrength(6, max_scale=max_scale, norm_scope=scope).eval()
-    expected = singularity_exponent(x, max_scale, scope).mean(dim=(2, 3)) / (1 + strength.norm.eps) ** 0.5
-
-    with torch.no_grad():
-        means = strength.channel_means(x)
-
-    torch.testing.assert_close(means, expected, atol=2e-6, rtol=0)
-
-
-@pytest.mark.parametrize("kind", [SingularityStrengthRecalibration, MultifractalRecalibration])
-def test_channels_last_layout_changes_neither_result_nor_gradient(kind: Any) -> None:
-    torch.manual_seed(0)
-    block = kind(6).train()
-    plain = torch.randn(3, 6, 21, 18, requires_grad=True)
-    last = plain.detach().to(memory_format=torch.channels_last).requires_grad_()
-
-    outputs = [block(x) for x in (plain, last)]
-    for output in outputs:
-        (output * torch.linspace(-1, 1, 18)).sum().backward()
-
-    torch.testing.assert_close(outputs[1], outputs[0], atol=1e-6, rtol=1e-6)
-    assert last.grad.is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(last.grad, plain.grad, atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("widest", [0.0, 3.0, 400.0])
-def test_level_sums_without_gradients_equal_those_with(widest: float) -> None:
-    torch.manual_seed(0)
-    levels = SoftLevelSets(4).eval()
-    torch.nn.init.uniform_(levels.widths, 0.5 * widest, widest)  # all positive: no level has the membership's largest
-    torch.nn.init.uniform_(levels.norm.weight, -1, 1)
-    alpha = torch.randn(2, 4, 9, 14) * 3
-
-    with torch.no_grad():
-        fast = levels(alpha)
-
-    torch.testing.assert_close(fast, levels(alpha).detach(), atol=1e-5, rtol=1e-5)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from msrf_monai.errors import InputError
+from msrf_monai.errors import check_choice
 from msrf_monai.networks.blocks.convex_sum import ConvexSum, FusionWeights
-from msrf_monai.networks.blocks.excitation import per_channel
+from msrf_monai.networks.blocks.excitation import hidden_channels, per_channel
 
 __all__ = ["AttentionPoolingForm", "AttentionPoolingFusion"]
 
@@ -22,12 +22,7 @@ class _ChannelGate(nn.Module):
 
     def __init__(self, channels: int, reduction: int) -> None:
         super().__init__()
-        if not 1 <= reduction <= channels:
-            raise InputError(
-                f"reduction is {reduction} for {channels} channels; expected 1 to {channels}, so that the hidden layer "
-                "has at least one unit"
-            )
-        hidden = channels // reduction
+        hidden = hidden_channels(channels, reduction)
         self.squeeze = nn.Linear(channels, hidden, bias=False)
         self.excite = nn.Linear(hidden, channels, bias=False)
 
@@ -76,9 +71,7 @@ class AttentionPoolingFusion(nn.Module):
         pool_weights: FusionWeights = "fixed",
     ) -> None:
         super().__init__()
-        if form not in get_args(AttentionPoolingForm):
-            allowed = ", ".join(map(repr, get_args(AttentionPoolingForm)))
-            raise InputError(f"form is {form!r}; expected one of {allowed}")
+        check_choice("form", form, AttentionPoolingForm)
         self.form: str = form
         self.gate = _ChannelGate(channels, reduction)
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)

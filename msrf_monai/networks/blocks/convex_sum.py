@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import nn
 
-from msrf_monai.errors import InputError
+from msrf_monai.errors import InputError, check_choice
 
 __all__ = ["ConvexSum", "FusionWeights"]
 
@@ -38,8 +38,7 @@ class ConvexSum(nn.Module):
         super().__init__()
         if not 0.0 < share < 1.0:
             raise InputError(f"share is {share}; expected a number between 0 and 1, without the two ends, such as 0.3")
-        if weights not in get_args(FusionWeights):
-            raise InputError(f"weights is {weights!r}; expected one of {', '.join(map(repr, get_args(FusionWeights)))}")
+        check_choice("weights", weights, FusionWeights)
         self.initial_share = float(share)
         start = nn.Parameter(torch.tensor(math.log(share / (1.0 - share))))
         self.logit = start if weights == "learnable" else None

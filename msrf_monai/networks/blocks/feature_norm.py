@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from msrf_monai.errors import InputError
+from msrf_monai.errors import check_choice
 from msrf_monai.networks.blocks.keras_norm import keras_batch_norm
 
 __all__ = ["FeatureNorm", "ImageNorm", "LiveBatchNorm", "conv_norm", "conv_norm_relu", "feature_norm"]
@@ -73,13 +73,12 @@ def feature_norm(kind: FeatureNorm, channels: int) -> nn.Module:
     Raises:
         InputError: when ``kind`` is none of the above.
     """
+    check_choice("norm", kind, FeatureNorm)
     if kind == "instance":
         return ImageNorm(channels)
     if kind == "batch_always":
         return LiveBatchNorm(channels)
-    if kind == "batch":
-        return keras_batch_norm(channels, eps=_EPS)
-    raise InputError(f"norm is {kind!r}; expected one of {', '.join(map(repr, get_args(FeatureNorm)))}")
+    return keras_batch_norm(channels, eps=_EPS)
 
 
 def conv_norm(
@@ -111,14 +110,7 @@ def conv_norm(
 
 
 def conv_norm_relu(
-    in_channels: int,
-    out_channels: int,
-    kernel_size: int | tuple[int, int],
-    *,
-    norm: FeatureNorm,
-    bias: bool = True,
-    dilation: int = 1,
+    in_channels: int, out_channels: int, kernel_size: int | tuple[int, int], **options: Any
 ) -> nn.Sequential:
-    """Make a convolution that keeps the size, a norm, and ReLU; arguments as for ``conv_norm``."""
-    layers = conv_norm(in_channels, out_channels, kernel_size, norm=norm, bias=bias, dilation=dilation)
-    return layers.append(nn.ReLU(inplace=True))
+    """Make a convolution that keeps the size, a norm, and ReLU; options as for ``conv_norm``."""
+    return conv_norm(in_channels, out_channels, kernel_size, **options).append(nn.ReLU(inplace=True))

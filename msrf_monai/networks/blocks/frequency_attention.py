@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from itertools import product
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import nn
 
-from msrf_monai.errors import InputError
+from msrf_monai.errors import InputError, check_choice
 from msrf_monai.networks.blocks.excitation import ChannelExcitation, per_channel
 
 __all__ = ["FrequencyBasis", "FrequencyChannelAttention"]
@@ -64,8 +64,7 @@ class FrequencyChannelAttention(nn.Module):
                 f"{channels} channels cannot be cut into {count} equal groups, one for each frequency; use a multiple "
                 f"of {count} channels, or fewer frequencies_per_axis (now {per_axis})"
             )
-        if basis not in get_args(FrequencyBasis):
-            raise InputError(f"basis is {basis!r}; expected one of {', '.join(map(repr, get_args(FrequencyBasis)))}")
+        check_choice("basis", basis, FrequencyBasis)
         self.reference = basis == "reference"
         self.per_axis = per_axis
         groups = list(product(range(per_axis), repeat=spatial_dims))

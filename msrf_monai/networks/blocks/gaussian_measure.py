@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from msrf_monai.errors import InputError
+from msrf_monai.errors import InputError, check_choice
 from msrf_monai.networks.blocks.keras_norm import keras_batch_norm
 from msrf_monai.networks.blocks.singularity_strength import NormScope, rescale_range
 
@@ -58,8 +58,7 @@ class GaussianSingularityStrength(nn.Module):
         super().__init__()
         if scales < 2:
             raise InputError(f"scales is {scales}; expected at least 2, since one window size has no slope")
-        if variant not in get_args(_Variant):
-            raise InputError(f"variant is {variant!r}; expected one of {', '.join(map(repr, get_args(_Variant)))}")
+        check_choice("variant", variant, _Variant)
         is_ssr = variant == "ssr"
         self.spatial_dims = spatial_dims
         self.norm_scope: str = norm_scope

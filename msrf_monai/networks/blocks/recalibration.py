@@ -86,7 +86,7 @@ class SpatialChannelSqueezeExcitation(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the element-wise maximum of x weighed by channel and x weighed by place."""
         means = x.flatten(2).mean(dim=2)
-        by_channel = x * per_channel(self.excite(means), x)
+        by_channel = x * per_channel(self.excite(means), x).to(x.dtype)
         return torch.maximum(by_channel, x * torch.sigmoid(self.place(x)))
 
 

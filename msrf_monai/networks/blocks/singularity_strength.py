@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from msrf_monai.errors import InputError
+from msrf_monai.errors import InputError, check_choice
 from msrf_monai.networks.blocks.keras_norm import keras_batch_norm
 from msrf_monai.networks.blocks.planes import is_exporting, map_planes
 
@@ -291,10 +291,7 @@ class LocalSingularityStrength(nn.Module):
     ) -> None:
         super().__init__()
         _check_max_scale(max_scale)
-        if norm_scope not in get_args(NormScope):
-            raise InputError(
-                f"norm_scope is {norm_scope!r}; expected one of {', '.join(map(repr, get_args(NormScope)))}"
-            )
+        check_choice("norm_scope", norm_scope, NormScope)
         self.max_scale = max_scale
         self.norm_scope: str = norm_scope
         self.normalize_borders = normalize_borders

@@ -16,6 +16,7 @@ from msrf_monai.networks.backbones_weights import BackboneWeights, load_backbone
 from msrf_monai.networks.blocks.feature_norm import FeatureNorm, feature_norm
 from msrf_monai.networks.blocks.initialization import glorot_uniform_, normal_weights_
 from msrf_monai.networks.blocks.multi_res import MultiResBlock, ResPath
+from msrf_monai.networks.input_check import check_channels
 from msrf_monai.networks.nets.higmis_net_levels import DecoderLevel, EncoderLevel, SideBranch, Taps, haar_pyramid
 from msrf_monai.networks.padding import crop_from_multiple, pad_to_multiple
 
@@ -203,7 +204,7 @@ class HiGMISNetGenerator(nn.Module):
     def _decode(self, x: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor], list[torch.Tensor]]:
         """Run the network at a padded size: the probability, and the attention maps of all levels, coarsest first."""
         if not torch.jit.is_scripting():
-            self._check_channels(x)
+            check_channels(x, self.in_channels)
         image = pad_to_multiple(x, self.multiple)
         if self.in_channels == 1:
             image = torch.cat([image, image, image], dim=1)
@@ -255,15 +256,6 @@ class HiGMISNetGenerator(nn.Module):
             if imagenet_colours if imagenet_colours is not None else file is not None:
                 trunk.use_imagenet_colours()
         return records
-
-    @torch.jit.unused
-    def _check_channels(self, x: torch.Tensor) -> None:
-        is_tracing: bool = torch.jit.is_tracing()  # type: ignore[no-untyped-call]
-        if not is_tracing and (x.dim() != 4 or x.shape[1] != self.in_channels):
-            raise InputError(
-                f"the input has shape {tuple(x.shape)}; expected (batch, {self.in_channels}, height, width): convert "
-                f"the image to {self.in_channels} channels or build the network with another in_channels"
-            )
 
 
 def _probability(logits: torch.Tensor) -> torch.Tensor:

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from msrf_monai.errors import InputError
+from msrf_monai.errors import InputError, check_choice
 from msrf_monai.networks.blocks.attention_pooling_fusion import AttentionPoolingForm, AttentionPoolingFusion
 from msrf_monai.networks.blocks.convex_sum import FusionWeights
+from msrf_monai.networks.blocks.double_conv import DoubleConv
 from msrf_monai.networks.blocks.up_down_fusion import UpDownFusion
-from msrf_monai.networks.padding import crop_from_multiple, pad_to_multiple
+from msrf_monai.networks.input_check import check_channels
+from msrf_monai.networks.padding import Padding, crop_from_multiple, pad_to_multiple
 
 __all__ = ["IMFFNet", "IMFFNetOutput"]
-
-Padding = Literal["edge", "zeros"]
 
 
 class IMFFNetOutput(NamedTuple):
@@ -35,27 +34,13 @@ class IMFFNetOutput(NamedTuple):
     side: torch.Tensor | None
 
 
-class _ConvBlock(nn.Sequential):
-    """Twice a 3x3 convolution, batch norm with PyTorch's constants, and ReLU."""
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__(
-            nn.Conv2d(in_channels, out_channels, 3, padding=1),
-            nn.BatchNorm2d(out_channels),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(out_channels, out_channels, 3, padding=1),
-            nn.BatchNorm2d(out_channels),
-            nn.ReLU(inplace=True),
-        )
-
-
 class _DecoderStage(nn.Module):
     """Enlarge by a 2x2 transposed convolution, join the skip connection after it, convolve."""
 
     def __init__(self, low_channels: int, channels: int) -> None:
         super().__init__()
         self.enlarge = nn.ConvTranspose2d(low_channels, channels, kernel_size=2, stride=2)
-        self.convs = _ConvBlock(2 * channels, channels)
+        self.convs = DoubleConv(2 * channels, channels, nn.BatchNorm2d)
 
     def forward(self, low: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
         decoded: torch.Tensor = self.convs(torch.cat([self.enlarge(low), skip], dim=1))
@@ -128,7 +113,7 @@ class IMFFNet(nn.Module):
         self.in_channels = in_channels
         self.padding: str = padding
         self.multiple = 2 ** (len(features) - 1)
-        *encoder, bottom = (_ConvBlock(a, b) for a, b in pairwise((in_channels, *features)))
+        *encoder, bottom = (DoubleConv(a, b, nn.BatchNorm2d) for a, b in pairwise((in_channels, *features)))
         self.encoder = nn.ModuleList(encoder)
         self.pool = nn.MaxPool2d(2)
         self.skips = nn.ModuleList(
@@ -177,8 +162,8 @@ class IMFFNet(nn.Module):
     def _decode(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """Run the network at a padded size: mixed logits, the U-Net's, and the side pyramid's if there is one."""
         if not torch.jit.is_scripting():
-            self._check_channels(x)
-        features = pad_to_multiple(x, self.multiple) if self.padding == "edge" else _pad_zeros(x, self.multiple)
+            check_channels(x, self.in_channels)
+        features = pad_to_multiple(x, self.multiple, self.padding)
 
         skips: list[torch.Tensor] = []
         pooled: list[torch.Tensor] = []  # features[k] channels at 1 / 2**(k + 1) of the size
@@ -200,23 +185,6 @@ class IMFFNet(nn.Module):
         logits, side = self.fusion(head, decoded[-2::-1], pooled)
         return logits, head, side
 
-    @torch.jit.unused
-    def _check_channels(self, x: torch.Tensor) -> None:
-        is_tracing: bool = torch.jit.is_tracing()  # type: ignore[no-untyped-call]
-        if not is_tracing and (x.dim() != 4 or x.shape[1] != self.in_channels):
-            raise InputError(
-                f"the input has shape {tuple(x.shape)}; expected (batch, {self.in_channels}, height, width): convert "
-                f"the image to {self.in_channels} channels or build the network with another in_channels"
-            )
-
-
-def _pad_zeros(x: torch.Tensor, multiple: int) -> torch.Tensor:
-    """Append rows and columns of zeros where ``pad_to_multiple`` repeats the last ones."""
-    height, width = x.shape[2], x.shape[3]
-    bottom = (height + multiple - 1) // multiple * multiple - height
-    right = (width + multiple - 1) // multiple * multiple - width
-    return F.pad(x, [0, right, 0, bottom])
-
 
 def _check(spatial_dims: int, features: Sequence[int], apf_levels: Sequence[int], padding: str) -> None:
     if spatial_dims != 2:
@@ -231,5 +199,4 @@ def _check(spatial_dims: int, features: Sequence[int], apf_levels: Sequence[int]
             f"apf_levels is {tuple(apf_levels)}; expected different numbers of skip connections, from 0 for the finest "
             f"to {len(features) - 2} for the coarsest of {len(features)} stages, or none"
         )
-    if padding not in get_args(Padding):
-        raise InputError(f"padding is {padding!r}; expected one of {', '.join(map(repr, get_args(Padding)))}")
+    check_choice("padding", padding, Padding)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from msrf_monai.errors import InputError
+from msrf_monai.errors import InputError, check_choice
 from msrf_monai.networks.blocks import (
     AttentionGate,
     DualAttention,
@@ -23,6 +23,7 @@ from msrf_monai.networks.blocks import (
     keras_batch_norm,
     normal_weights_,
 )
+from msrf_monai.networks.input_check import check_channels
 from msrf_monai.networks.padding import crop_from_multiple, pad_to_multiple
 
 __all__ = ["MSRFNet", "MSRFNetOutput"]
@@ -254,9 +255,9 @@ class MSRFNet(nn.Module):
         use_checkpoint: bool = False,
     ) -> None:
         super().__init__()
-        _check_choice("wiring", wiring, get_args(Wiring))
-        _check_choice("profile", profile, get_args(Profile))
-        _check_choice("activation", activation, get_args(Activation))
+        check_choice("wiring", wiring, Wiring)
+        check_choice("profile", profile, Profile)
+        check_choice("activation", activation, Activation)
         if spatial_dims != 2:
             raise InputError(f"spatial_dims is {spatial_dims}; MSRF-Net is defined for 2-D images only, use 2")
         if features < 2 or features % 2:
@@ -322,7 +323,8 @@ class MSRFNet(nn.Module):
     def _decode(self, x: torch.Tensor) -> _Maps:
         """Run the figure: mask logits and edges at full size (padded), and the decoder's maps at 1/2 and 1/4."""
         if not torch.jit.is_scripting():
-            self._check_channels(x)
+            advice = f"{self.in_channels} of the image and its edge map last (the transform EdgeMapd appends it)"
+            check_channels(x, self.in_channels + 1, advice=advice)
         padded = pad_to_multiple(x, 8)
         image, edge_map = padded[:, :-1], padded[:, -1:]
 
@@ -335,19 +337,5 @@ class MSRFNet(nn.Module):
         mask = self.decoder4(n1, d3, edge_feature)  # (B, K, H, W)
         return mask, edge, d3, d2
 
-    @torch.jit.unused
-    def _check_channels(self, x: torch.Tensor) -> None:
-        is_tracing: bool = torch.jit.is_tracing()  # type: ignore[no-untyped-call]
-        if not is_tracing and x.shape[1] != self.in_channels + 1:
-            raise InputError(
-                f"the input has {x.shape[1]} channels (shape {tuple(x.shape)}); expected {self.in_channels + 1}: "
-                f"{self.in_channels} of the image and its edge map last (the transform EdgeMapd appends it)"
-            )
-
     def _activate(self, logits: torch.Tensor) -> torch.Tensor:
         return torch.sigmoid(logits) if self.activation == "sigmoid" else torch.softmax(logits, dim=1)
-
-
-def _check_choice(name: str, given: str, allowed: tuple[str, ...]) -> None:
-    if given not in allowed:
-        raise InputError(f"{name} is {given!r}; expected one of {', '.join(map(repr, allowed))}")

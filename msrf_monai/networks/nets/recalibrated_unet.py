@@ -14,6 +14,7 @@ from monai.networks.layers.utils import get_norm_layer
 from torch import nn
 
 from msrf_monai.errors import InputError
+from msrf_monai.networks.blocks.double_conv import DoubleConv
 from msrf_monai.networks.blocks.frequency_attention import FrequencyChannelAttention
 from msrf_monai.networks.blocks.initialization import glorot_uniform_, he_truncated_normal_
 from msrf_monai.networks.blocks.keras_norm import keras_batch_norm
@@ -24,31 +25,12 @@ from msrf_monai.networks.blocks.recalibration import (
     StyleRecalibration,
 )
 from msrf_monai.networks.blocks.singularity_strength import NormScope
+from msrf_monai.networks.input_check import check_channels
 from msrf_monai.networks.padding import crop_from_multiple, pad_to_multiple
 
 __all__ = ["RecalibratedUNet", "Recalibration", "SEUNet", "SSRUNet"]
 
 Recalibration = Literal["cse", "scse", "srm", "fca", "ssr", "multifractal"]
-
-
-class _ConvBlock(nn.Sequential):
-    """Twice a 3x3 convolution (drawn as the authors' code does), a norm if there is one, and ReLU."""
-
-    def __init__(
-        self, spatial_dims: int, in_channels: int, out_channels: int, norm: Callable[[int], nn.Module]
-    ) -> None:
-        conv = Conv["conv", spatial_dims]
-        super().__init__(
-            conv(in_channels, out_channels, 3, padding=1),
-            norm(out_channels),
-            nn.ReLU(inplace=True),
-            conv(out_channels, out_channels, 3, padding=1),
-            norm(out_channels),
-            nn.ReLU(inplace=True),
-        )
-        for layer in self:
-            if isinstance(layer, nn.Conv2d | nn.Conv3d):
-                he_truncated_normal_(layer)
 
 
 class _EncoderStage(nn.Module):
@@ -105,7 +87,7 @@ class RecalibratedUNet(nn.Module):
             updates until evaluation mode is right.
 
     Raises:
-        InputError: when an argument is none of the above.
+        InputError: when an argument is none of the above, or the input has not ``in_channels`` channels.
 
     Example:
         >>> net = RecalibratedUNet(features=(4, 8, 16), recalibration="ssr")
@@ -132,6 +114,8 @@ class RecalibratedUNet(nn.Module):
         super().__init__()
         _check(spatial_dims, features)
         make = _Factory(spatial_dims, norm, norm_scope, reduction, max_scale, norm_momentum)
+        self.spatial_dims = spatial_dims
+        self.in_channels = in_channels
         self.multiple = 2 ** (len(features) - 1)
         widths = (in_channels, *features)
         # Convolutions first: one seed gives the same ones whatever the recalibrations draw after them.
@@ -157,6 +141,8 @@ class RecalibratedUNet(nn.Module):
         Returns:
             Logits ``(B, out_channels, *spatial)``, in training as in evaluation mode.
         """
+        if not torch.jit.is_scripting():
+            check_channels(x, self.in_channels, spatial_dims=self.spatial_dims)
         features = pad_to_multiple(x, self.multiple)
         skips: list[torch.Tensor] = []
         for stage in self.encoder:
@@ -196,8 +182,12 @@ class _Factory:
         layer: nn.Module = get_norm_layer(self.norm_name, spatial_dims=self.spatial_dims, channels=channels)
         return layer
 
-    def convs(self, in_channels: int, out_channels: int) -> _ConvBlock:
-        return _ConvBlock(self.spatial_dims, in_channels, out_channels, self.norm)
+    def convs(self, in_channels: int, out_channels: int) -> DoubleConv:
+        block = DoubleConv(in_channels, out_channels, self.norm, self.spatial_dims)
+        for layer in block:
+            if isinstance(layer, nn.Conv2d | nn.Conv3d):
+                he_truncated_normal_(layer)  # as the authors' code draws them
+        return block
 
     def recalibration(self, kind: str | Callable[[int], nn.Module] | None, channels: int) -> nn.Module:
         if kind is None:
