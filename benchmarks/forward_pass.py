@@ -1,7 +1,8 @@
-"""Evaluation forward of MSRF-Net (chain10, 256x256) and IMFF-Net (512x512), batch 1: what each faster form gains.
+"""Evaluation forward of MSRF-Net (chain10, 256x256), IMFF-Net (512x512) and Hi-gMISnet's generator (256x256), batch 1.
 
-The baseline is the plain network, NCHW, eager, with glibc's default allocator. The faster forms: channels-last layout,
-folded norms with merged convolutions, the allocator setting, and OpenVINO. Every form runs in a process of its own,
+The baseline is the plain network, NCHW, eager, with glibc's default allocator and, in the generator, PyTorch's own
+instance norm. The faster forms: the generator's norm as a group norm, channels-last layout, folded norms with merged
+convolutions, the allocator setting, huge pages, and OpenVINO. Every form runs in a process of its own,
 since the allocator cannot be set back, and the forms take turns so that a change in the machine's load meets all of
 them. Printed: median and minimum wall time, process CPU time, the ratio to the baseline, GFLOP/s beside what the
 machine's best 3x3 convolution reaches, and the largest difference of the logits from the baseline's.
@@ -22,21 +23,40 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from msrf_monai.networks import IMFFNet, MSRFNet
+from msrf_monai.networks import HiGMISNetGenerator, IMFFNet, MSRFNet
+from msrf_monai.networks.blocks import ImageNorm
 from msrf_monai.networks.inference import OpenVINONetwork, optimize_for_inference
 from msrf_monai.runtime import tune_allocator
 
-NETWORKS = {"msrf_net": (256, 32), "imff_net": (512, 64)}
+NETWORKS = {"msrf_net": (256, 32), "imff_net": (512, 64), "higmis_net": (256, 32)}
 """Image size and number of features of the published networks."""
-FORMS = ("plain NCHW", "channels last", "folded and merged", "… and allocator", "OpenVINO")
+FORMS = (
+    "plain NCHW",
+    "group norm",
+    "channels last",
+    "folded and merged",
+    "… and allocator",
+    "… and huge pages",
+    "OpenVINO",
+    "… with huge pages",
+)
+HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", "THP_MEM_ALLOC_ENABLE": "1"}
+"""Environment in which glibc and PyTorch ask the kernel for pages of 2 MiB where it grants them on request."""
+
+
+def forms_of(network: str) -> list[str]:
+    """Return the forms that differ for a network: only the generator has norms of each image."""
+    return [form for form in FORMS if form != "group norm" or network == "higmis_net"]
 
 
 def make(network: str, size: int, features: int) -> tuple[torch.nn.Module, torch.Tensor]:
     """Make a network with norms that are not the identity, and an image."""
     if network == "msrf_net":
         net, channels = MSRFNet(features=features), 4
-    else:
+    elif network == "imff_net":
         net, channels = IMFFNet(features=[features * 2**k for k in range(5)]), 3
+    else:
+        net, channels = HiGMISNetGenerator(features=features), 3
     for norm in (m for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)):
         norm.running_mean.normal_(std=0.1)
         norm.running_var.uniform_(0.5, 1.5)
@@ -45,14 +65,26 @@ def make(network: str, size: int, features: int) -> tuple[torch.nn.Module, torch
 
 def prepare(form: str, net: torch.nn.Module, x: torch.Tensor, threads: int) -> Callable[[torch.Tensor], torch.Tensor]:
     """Make one form of the network."""
+    if form == "plain NCHW":
+        return with_plain_norms(net)
     if form == "channels last":
         return net.to(memory_format=torch.channels_last)
-    if form == "folded and merged":
-        return optimize_for_inference(net)
-    if form == "… and allocator":
+    if form in ("OpenVINO", "… with huge pages"):
+        return OpenVINONetwork(net, x, threads=threads)
+    if form in ("… and allocator", "… and huge pages"):
         tune_allocator()
-        return optimize_for_inference(net)
-    return OpenVINONetwork(net, x, threads=threads) if form == "OpenVINO" else net
+    return net if form == "group norm" else optimize_for_inference(net)
+
+
+def with_plain_norms(net: torch.nn.Module) -> torch.nn.Module:
+    """Put PyTorch's own instance norm in the place of ours."""
+    for parent in list(net.modules()):
+        for name, norm in list(parent.named_children()):
+            if isinstance(norm, ImageNorm):
+                plain = torch.nn.InstanceNorm2d(norm.num_features, norm.eps, affine=True)
+                plain.load_state_dict(norm.state_dict())
+                setattr(parent, name, plain)
+    return net
 
 
 def measure(form: str, network: str, size: int, features: int, repeats: int, threads: int) -> dict[str, object]:
@@ -93,7 +125,7 @@ def conv_ceiling(threads: int) -> float:
 def main() -> None:
     """Run the networks that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--network", choices=NETWORKS, help="default: both, one after the other")
+    parser.add_argument("--network", choices=NETWORKS, help="default: all")
     parser.add_argument("--size", type=int, help="default: as published")
     parser.add_argument("--features", type=int, help="of the first stage; default: as published")
     parser.add_argument("--rounds", type=int, default=2)
@@ -111,15 +143,19 @@ def main() -> None:
 
 def compare(network: str, size: int, features: int, rounds: int, repeats: int, threads: int) -> None:
     """Run every form several times in turn and print the table."""
-    walls: dict[str, list[float]] = {form: [] for form in FORMS}
-    cpus: dict[str, list[float]] = {form: [] for form in FORMS}
+    forms = forms_of(network)
+    walls: dict[str, list[float]] = {form: [] for form in forms}
+    cpus: dict[str, list[float]] = {form: [] for form in forms}
     differences: dict[str, float] = {}
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONWARNINGS": "ignore"}
     for _ in range(rounds):
-        for form in FORMS:
+        for form in forms:
+            settings = HUGE_PAGES if form.endswith("huge pages") else {}
             command = [sys.executable, __file__, "--form", form, "--network", network, "--size", str(size)]
             command += ["--features", str(features), "--repeats", str(repeats), "--threads", str(threads)]
-            answer = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
+            answer = subprocess.run(
+                command, check=True, capture_output=True, text=True, env=environment | settings
+            ).stdout
             result = json.loads(answer.strip().splitlines()[-1])
             walls[form] += result["walls"]
             cpus[form] += result["cpus"]
@@ -146,7 +182,7 @@ def compare(network: str, size: int, features: int, rounds: int, repeats: int, t
         "max diff": 11,
     }
     print(f"{'form':24}" + "".join(f"{title:>{width}}" for title, width in widths.items()))
-    for form in FORMS:
+    for form in forms:
         wall, cpu = statistics.median(walls[form]), statistics.median(cpus[form])
         rate = gflop / min(walls[form])
         print(
