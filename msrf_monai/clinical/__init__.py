@@ -17,6 +17,9 @@ _LATER = {
     "ClinicalImageReader": "monai_reader",
     "LoadClinicalImage": "monai_load",
     "LoadClinicalImaged": "monai_load",
+    "RunOptions": "run_options",
+    "RunResult": "run_options",
+    "predict": "pipeline",
 }
 
 

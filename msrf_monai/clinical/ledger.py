@@ -13,13 +13,13 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from msrf_monai.errors import DataError, StorageError
+from msrf_monai.clinical.line_file import LineFile
+from msrf_monai.errors import ConfigError, DataError
 
 __all__ = ["MANIFEST", "Entry", "Header", "Ledger", "Manifest", "OutputRecord", "State", "digest_of_options"]
 __all__ += ["read_manifest"]
@@ -178,25 +178,26 @@ class Ledger:
         header: of this run. Where the folder has a manifest, it is added only when the packages have changed.
 
     Raises:
-        DataError: when there is a manifest that cannot be read.
+        ConfigError: when the folder has a manifest of another model or of other options; the sentence names them.
+        DataError: when it has one that cannot be read.
         StorageError: when the file cannot be written.
     """
 
     def __init__(self, folder: str | os.PathLike[str], header: Header) -> None:
-        self._path = Path(folder) / MANIFEST
-        content = self._path.read_bytes() if self._path.exists() else b""
-        self._size = content.rfind(b"\n") + 1
-        manifest = _parse(content, self._path) if self._size else None
-        self.entries: dict[str, Entry] = {entry.folder: entry for entry in manifest.entries} if manifest else {}
-        """The last line about each input, by its folder."""
+        path = Path(folder) / MANIFEST
+        self._lines = LineFile(path)
         try:
-            self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o666)
-            os.ftruncate(self._descriptor, self._size)
-        except OSError as error:
-            raise _cannot_write(self._path, error) from error
-        latest = (manifest.later or (manifest.header,))[-1] if manifest else None
-        if latest is None or latest.packages != header.packages:
-            self._append({**asdict(header), "packages": dict(header.packages)})
+            manifest = _parse(self._lines.content, path) if self._lines.content else None
+            self.entries = {entry.folder: entry for entry in manifest.entries} if manifest else {}
+            """The last line about each input, by its folder."""
+            if manifest:
+                _refuse_another(manifest.header, header)
+            latest = (manifest.header, *manifest.later)[-1] if manifest else None
+            if latest is None or latest.packages != header.packages:
+                self._append(asdict(header))
+        except BaseException:
+            self._lines.close()
+            raise
 
     def append(self, entry: Entry) -> None:
         """Add a line and wait until it is on the disk.
@@ -212,7 +213,7 @@ class Ledger:
 
     def close(self) -> None:
         """Close the file."""
-        os.close(self._descriptor)
+        self._lines.close()
 
     def __enter__(self) -> Self:
         return self
@@ -223,21 +224,20 @@ class Ledger:
         self.close()
 
     def _append(self, values: dict[str, Any]) -> None:
-        line = json.dumps(values, separators=(",", ":"), allow_nan=False).encode() + b"\n"
-        try:
-            written = 0
-            while written < len(line):
-                written += os.pwrite(self._descriptor, line[written:], self._size + written)
-            os.fsync(self._descriptor)
-        except OSError as error:
-            with suppress(OSError):
-                os.ftruncate(self._descriptor, self._size)
-            raise _cannot_write(self._path, error) from error
-        self._size += len(line)
+        self._lines.append(json.dumps(values, separators=(",", ":"), allow_nan=False).encode())
 
 
-def _cannot_write(path: Path, error: OSError) -> StorageError:
-    return StorageError(
-        f"cannot write {path}: {error.strerror or error}; what it said before stays. "
-        "Free some space, then run again with --resume"
-    )
+def _refuse_another(before: Header, now: Header) -> None:
+    """Refuse to add results of another model, or made in another way, to those that are there."""
+    names = ("bundle", "bundle_version", "model_digest")
+    different = [f"{name} was {getattr(before, name)}" for name in names if getattr(before, name) != getattr(now, name)]
+    different += [
+        f"{name} was {json.dumps(before.options.get(name))} and is {json.dumps(now.options.get(name))}"
+        for name in sorted({*before.options, *now.options})
+        if before.options.get(name) != now.options.get(name)
+    ]
+    if different:
+        raise ConfigError(
+            f"the results in this folder were made otherwise: {'; '.join(different)}. "
+            "Run the same command as before, or name a new folder with --output"
+        )

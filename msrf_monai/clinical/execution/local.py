@@ -1,0 +1,268 @@
+"""A run in this process: threads read, the calling thread runs the network, one thread writes.
+
+Inputs go through in the order of the plan. Only a few are in memory at a time, whatever their number: each stage waits
+for the next one. An input that fails ends as a line of the manifest; only a disk that takes nothing more ends the run.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, MutableSequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+from msrf_monai.clinical.case import Case
+from msrf_monai.clinical.execution.frames import CaseFrames
+from msrf_monai.clinical.execution.overlap import Backlog, ahead_of
+from msrf_monai.clinical.execution.roles import Observer, SupportsPrediction, WriteResult
+from msrf_monai.clinical.failures import Stage, describe, is_fatal, is_final
+from msrf_monai.clinical.inputs import PlannedInput, content_digest
+from msrf_monai.clinical.ledger import Entry, Ledger, State
+from msrf_monai.clinical.prediction import Prediction
+from msrf_monai.clinical.privacy import PrivateLogs, where
+from msrf_monai.clinical.reading import Limits, open_case
+from msrf_monai.clinical.result_folder import ResultFolder
+from msrf_monai.errors import StorageError
+
+__all__ = ["LocalRun"]
+
+_LOGGER = logging.getLogger(__name__)
+_AHEAD = 2
+"""Inputs read ahead of the network for each reader, and inputs that wait to be written."""
+
+
+@dataclass(frozen=True)
+class _Read:
+    """An input as the readers leave it: ready for the network, or finished already."""
+
+    planned: PlannedInput
+    case: Case | None = None
+    first: dict[Any, Any] | None = None
+    entry: Entry | None = None
+    is_new: bool = True
+    seconds: float = 0.0
+
+
+class LocalRun:
+    """Does a plan.
+
+    Args:
+        predictor: gives predictions.
+        write: makes files of them.
+        results: the result folder.
+        ledger: its manifest, open.
+        limits: for reading.
+        note_sources: called with each input before its line is added; for the list of paths.
+        convert_unusual: see ``open_raster``.
+        readers: threads that read and preprocess.
+        observer: is told of every input that is finished.
+        privacy: that the threads of the run join.
+    """
+
+    def __init__(
+        self,
+        predictor: SupportsPrediction,
+        write: WriteResult,
+        results: ResultFolder,
+        ledger: Ledger,
+        *,
+        limits: Limits,
+        note_sources: Callable[[PlannedInput], None],
+        convert_unusual: bool = False,
+        readers: int = 1,
+        observer: Observer | None = None,
+        privacy: PrivateLogs | None = None,
+    ) -> None:
+        self._predictor = predictor
+        self._write = write
+        self._results = results
+        self._ledger = ledger
+        self._limits = limits
+        self._note_sources = note_sources
+        self._convert_unusual = convert_unusual
+        self._readers = readers
+        self._observer = observer
+        self._privacy = privacy or PrivateLogs()
+        self._before = dict(ledger.entries)
+        self._kept: set[str] = set()
+
+    def run(self, plan: MutableSequence[PlannedInput]) -> set[str]:
+        """Do everything in the plan that is not done yet.
+
+        Args:
+            plan: of ``plan_inputs``; it is emptied, since what is finished must not stay in memory.
+
+        Returns:
+            The folders of the inputs that an earlier run had finished.
+
+        Raises:
+            StorageError: when the disk takes nothing more; what was finished before is whole and in the manifest.
+        """
+        if self._observer is not None:
+            self._observer.begin(len(plan), sum(each.frames for each in plan))
+        join = self._privacy.join
+        with (
+            ThreadPoolExecutor(self._readers, "reader", initializer=join) as readers,
+            ThreadPoolExecutor(1, "writer", initializer=join) as writer,
+        ):
+            backlog = Backlog(writer, _AHEAD)
+            inputs = ahead_of(readers, self._read, _taken(plan), _AHEAD * self._readers)
+            try:
+                for each in inputs:
+                    backlog.add(self._after_reading(each, readers))
+                backlog.finish()
+            except BaseException:
+                backlog.call_off()
+                inputs.close()
+                raise
+        return self._kept
+
+    def _read(self, planned: PlannedInput) -> _Read:
+        """Open an input, unless an earlier run has finished it, and prepare its first frame."""
+        started = time.perf_counter()
+        case: Case | None = None
+        try:
+            if planned.skipped is not None:
+                return self._without_result(planned, "skipped", planned.skipped)
+            if planned.refusal is not None:
+                raise planned.refusal
+            case = planned.case or open_case(
+                planned.paths[0], self._limits, convert_unusual=self._convert_unusual, keep=True
+            )
+            before = self._before.get(planned.folder)
+            if before and self._still_holds(before, case.digest):
+                return _Read(planned, entry=before, is_new=False)
+            first = self._predictor.prepare(case, 0)
+        except Exception as error:
+            return self._without_result(planned, "failed", self._explain(error, "read", planned), case)
+        return _Read(planned, case, first, seconds=time.perf_counter() - started)
+
+    def _still_holds(self, before: Entry, digest: str) -> bool:
+        if before.digest != digest or not digest:
+            return False
+        return before.state == "done" and self._results.holds(before.outputs)
+
+    def _without_result(
+        self, planned: PlannedInput, state: State, why: tuple[str, str], case: Case | None = None
+    ) -> _Read:
+        """Return an input that ends here, by a new line or, when nothing has changed, by an earlier run's."""
+        case = case or planned.case
+        digest = case.digest if case else content_digest(planned.paths, self._limits)
+        before = self._before.get(planned.folder)
+        is_same = before is not None and (before.state, before.code, before.digest) == (state, why[0], digest)
+        if before is not None and is_same and (state == "skipped" or (digest and is_final(why[0]))):
+            return _Read(planned, entry=before, is_new=False)
+        entry = Entry(
+            input=planned.label,
+            folder=planned.folder,
+            digest=digest,
+            state=state,
+            code=why[0],
+            reason=why[1],
+            flags=planned.flags,
+        )
+        return _Read(planned, entry=entry)
+
+    def _after_reading(self, each: _Read, readers: Executor) -> Callable[[], None]:
+        """Predict what can be predicted, and return what is left for the writer to do."""
+        if each.entry is not None:
+            return _Later(self._record, each, each.entry)
+        case, first = each.case, each.first
+        if case is None or first is None:
+            raise RuntimeError("an input was read without a result")  # pragma: no cover
+        frames = CaseFrames(self._predictor, case, first, readers, _AHEAD * self._readers)
+        started = time.perf_counter()
+        try:
+            prediction = self._predictor.finish(frames.inferred())
+        except Exception as error:
+            stage: Stage = "read" if frames.reading_failed else "predict"
+            why = self._explain(error, stage, each.planned)
+            ended = self._without_result(each.planned, "failed", why, case)
+            return _Later(self._record, ended, ended.entry)
+        seconds = time.perf_counter() - started
+        timings = {"read": each.seconds + frames.waited, "predict": seconds - frames.waited}
+        return _Later(self._keep, each, case, prediction, timings)
+
+    def _keep(self, each: _Read, case: Case, prediction: Prediction, timings: dict[str, float]) -> None:
+        """Write a result and its line, in the writer's thread."""
+        started = time.perf_counter()
+        planned = each.planned
+        try:
+            with self._results.publish(planned.folder) as folder:
+                written = self._write(case, prediction, folder)
+        except Exception as error:
+            self._stop_if_fatal(error)
+            why = self._explain(error, "write", planned)
+            ended = self._without_result(planned, "failed", why, case)
+            self._record(ended, ended.entry)
+            return
+        timings["write"] = time.perf_counter() - started
+        entry = Entry(
+            input=planned.label,
+            folder=planned.folder,
+            digest=case.digest,
+            state="done",
+            flags=(*case.info.notes, *planned.flags, *written.flags),
+            outputs=tuple(replace(each, path=f"{planned.folder}/{each.path}") for each in written.outputs),
+            timings={name: round(value, 4) for name, value in timings.items()},
+            frames=case.info.frames,
+        )
+        self._record(each, entry)
+
+    def _record(self, each: _Read, entry: Entry | None) -> None:
+        """Add the line of an input that is finished, and tell the observer, in the writer's thread."""
+        if entry is None:
+            raise RuntimeError("an input ended without a line")  # pragma: no cover
+        if each.is_new:
+            before = self._before.get(entry.folder)
+            entry = replace(entry, attempt=before.attempt + 1 if before else 1)
+            try:
+                if entry.state != "done":
+                    # results of an earlier content must not stand beside a line that says there are none
+                    self._results.discard(entry.folder)
+                self._note_sources(each.planned)
+                self._ledger.append(entry)
+            except StorageError as error:
+                self._stop_if_fatal(error)
+                raise
+            except OSError as error:
+                self._stop_if_fatal(error)
+                raise StorageError(
+                    f"{self._results.root} cannot be changed ({error.strerror}); give this user the right to write "
+                    "there, then run the same command with --resume"
+                ) from error
+        else:
+            self._kept.add(entry.folder)
+        if self._observer is not None:
+            self._observer.ended(entry, each.planned.frames, each.is_new)
+
+    def _explain(self, error: Exception, stage: Stage, planned: PlannedInput) -> tuple[str, str]:
+        _LOGGER.debug(where(error))
+        return describe(error, stage, planned.paths)
+
+    def _stop_if_fatal(self, error: BaseException) -> None:
+        reason = is_fatal(error)
+        if reason:
+            raise StorageError(
+                f"{reason} at {self._results.root}: the run has stopped. All results before are whole and in the "
+                "manifest; mend that, then run the same command with --resume"
+            ) from error
+
+
+def _taken(plan: MutableSequence[PlannedInput]) -> Iterator[PlannedInput]:
+    plan.reverse()
+    while plan:
+        yield plan.pop()
+
+
+class _Later:
+    """A call with its arguments, made later by another thread."""
+
+    def __init__(self, function: Callable[..., None], *arguments: Any) -> None:
+        self._function = function
+        self._arguments = arguments
+
+    def __call__(self) -> None:
+        self._function(*self._arguments)

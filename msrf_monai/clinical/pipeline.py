@@ -1,0 +1,199 @@
+"""Clinical batch inference as one call: find the inputs, predict each, write it whole, and lose nothing.
+
+``predict`` is what ``msrf-monai predict`` does.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from msrf_monai.clinical.execution.local import LocalRun, Observer
+from msrf_monai.clinical.inputs import PlannedInput, plan_inputs
+from msrf_monai.clinical.ledger import Entry, Header, Ledger, digest_of_options
+from msrf_monai.clinical.lock import hold
+from msrf_monai.clinical.privacy import PrivateLogs
+from msrf_monai.clinical.result_folder import ResultFolder
+from msrf_monai.clinical.result_writer import ResultWriter
+from msrf_monai.clinical.run_options import RunOptions, RunResult
+from msrf_monai.clinical.sources import SourceList
+from msrf_monai.errors import MissingExtraError
+from msrf_monai.runtime import versions
+
+if TYPE_CHECKING:
+    from msrf_monai.clinical.predictor import Predictor
+
+__all__ = ["predict"]
+
+_PACKAGES = ("pydicom", "highdicom", "python-gdcm", "pyjpegls", "imagecodecs", "nibabel")
+
+
+def predict(
+    bundle: str | os.PathLike[str] | Predictor,
+    inputs: Iterable[str | os.PathLike[str]] | str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    observer: Observer | None = None,
+    **options: Any,
+) -> RunResult:
+    """Predict files, folders and DICOM studies with a bundle.
+
+    Every input ends as one line of ``manifest.jsonl`` in the result folder: done, with its results in a sub-folder of
+    its own; failed, with a code and a sentence; or skipped. An input that cannot be read stops nothing.
+
+    Args:
+        bundle: folder of a MONAI bundle for 2-D segmentation, or a predictor that is loaded already.
+        inputs: files, folders and patterns; what a file is, its content says.
+        output: the result folder; made when missing.
+        observer: is told of every input that is finished.
+        **options: see ``RunOptions``.
+
+    Returns:
+        How many inputs are done, failed, flagged and skipped.
+
+    Raises:
+        InputError: when there are no inputs, or the result folder holds something else.
+        ConfigError: when the bundle or an option makes no sense, or the folder's results were made otherwise.
+        CheckpointError: when the weights are missing or do not fit.
+        StorageError: when another run is writing there, or the disk takes nothing more; what is done stays whole.
+    """
+    settings = RunOptions(**options)
+    many = [inputs] if isinstance(inputs, str | os.PathLike) else inputs
+    results = ResultFolder(Path(output))
+    results.check_is_ours()
+    privacy = PrivateLogs()
+    with ExitStack() as stack:
+        results.make()
+        stack.enter_context(hold(results.root))
+        results.check_is_new(resume=settings.resume)
+        predictor = _loaded(bundle, settings)
+        stack.enter_context(privacy.active())
+        plan = plan_inputs(many, settings.input_options(results.root))
+        results.clean()
+        ledger = stack.enter_context(Ledger(results.root, _header(predictor, settings)))
+        sources = stack.enter_context(_sources(results.root, settings))
+        _supersede(plan, results, ledger, sources)
+        run = LocalRun(
+            predictor,
+            ResultWriter(predictor, settings),
+            results,
+            ledger,
+            limits=settings.limits,
+            note_sources=_Note(sources),
+            convert_unusual=settings.convert_unusual,
+            readers=settings.reader_count,
+            observer=observer,
+            privacy=privacy,
+        )
+        folders = [each.folder for each in plan]
+        kept = run.run(plan)
+        result = _counted([ledger.entries[folder] for folder in folders], len(kept))
+        if settings.report:
+            _report(results.root)
+    return result
+
+
+def _loaded(bundle: str | os.PathLike[str] | Predictor, settings: RunOptions) -> Predictor:
+    if not isinstance(bundle, str | os.PathLike):
+        return bundle
+    # torch takes seconds to load: not before everything else has been checked
+    from msrf_monai.clinical.predictor import Predictor, PredictorOptions
+
+    return Predictor.from_bundle(
+        Path(bundle),
+        PredictorOptions(
+            device=settings.device,
+            backend=settings.backend,
+            tta=settings.tta,
+            threshold=settings.threshold,
+            keep_probabilities=settings.keeps_probabilities,
+            weights=settings.weights,
+            num_threads=settings.num_threads,
+            overrides=settings.overrides,
+        ),
+    )
+
+
+def _header(predictor: Predictor, settings: RunOptions) -> Header:
+    deciding = settings.deciding()
+    packages = versions()
+    for name in _PACKAGES:
+        try:
+            packages[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return Header(
+        bundle=predictor.name,
+        bundle_version=predictor.version,
+        model_digest=predictor.model_digest,
+        options_digest=digest_of_options(deciding),
+        options=deciding,
+        packages=packages,
+    )
+
+
+@contextmanager
+def _sources(root: Path, settings: RunOptions) -> Iterator[SourceList | None]:
+    if not settings.source_list:
+        yield None
+        return
+    sources = SourceList(root)
+    try:
+        yield sources
+    finally:
+        sources.close()
+
+
+class _Note:
+    """Adds an input's files to the private list, when there is one."""
+
+    def __init__(self, sources: SourceList | None) -> None:
+        self._sources = sources
+
+    def __call__(self, planned: PlannedInput) -> None:
+        if self._sources is not None:
+            self._sources.add(planned.folder, planned.paths)
+
+
+def _supersede(plan: list[PlannedInput], results: ResultFolder, ledger: Ledger, sources: SourceList | None) -> None:
+    """Take back what was said of files that now are an input of another name, since their content has changed."""
+    if sources is None:
+        return
+    planned = {each.folder for each in plan}
+    stale = {
+        folder
+        for each in plan
+        for path in each.paths
+        for folder in sources.folders.get(path, ())
+        if folder not in planned and folder in ledger.entries
+    }
+    for folder in sorted(stale):
+        entry = ledger.entries[folder]
+        if entry.code != "superseded":
+            results.discard(folder)
+            reason = "its files have changed since; their result is under another name"
+            ledger.append(
+                Entry(entry.input, folder, entry.digest, "skipped", "superseded", reason, attempt=entry.attempt + 1)
+            )
+
+
+def _counted(entries: list[Entry], kept: int) -> RunResult:
+    states = [entry.state for entry in entries]
+    flagged = sum(entry.state == "done" and entry.is_flagged for entry in entries)
+    return RunResult(states.count("done"), states.count("failed"), flagged, states.count("skipped"), kept)
+
+
+def _report(root: Path) -> None:
+    from msrf_monai.clinical.report import write_report
+    from msrf_monai.clinical.summary import write_summary
+
+    write_summary(root)
+    try:
+        write_report(root)
+    except MissingExtraError:
+        # the results are complete without it, and summary.csv says the same
+        (root / "report.html").unlink(missing_ok=True)

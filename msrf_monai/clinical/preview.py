@@ -1,0 +1,111 @@
+"""What a run would do, input by input, and why: nothing is decoded, no network is loaded, no file is written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from msrf_monai.clinical.failures import describe
+from msrf_monai.clinical.inputs import PlannedInput, plan_inputs
+from msrf_monai.clinical.ledger import MANIFEST, Entry, read_manifest
+from msrf_monai.clinical.outputs import plan_outputs
+from msrf_monai.clinical.privacy import PrivateLogs
+from msrf_monai.clinical.reading import open_case
+from msrf_monai.clinical.result_folder import ResultFolder
+from msrf_monai.clinical.run_options import RunOptions
+from msrf_monai.errors import ConfigError, DataError
+from msrf_monai.json_files import read_json
+
+__all__ = ["Planned", "bundle_identity", "preview"]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What a run would do with one input, and why."""
+
+    input: str
+    """See ``Entry.input``."""
+    folder: str
+    action: Literal["predict", "keep", "refuse", "skip"]
+    """``keep``: an earlier run has finished it, as far as its digest says."""
+    code: str = ""
+    reason: str = ""
+    kind: str = ""
+    rows: int = 0
+    columns: int = 0
+    frames: int = 0
+    outputs: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+
+
+def preview(inputs: Iterable[str | os.PathLike[str]], output: str | os.PathLike[str], **options: Any) -> list[Planned]:
+    """Say what ``predict`` would do, without decoding a pixel, loading a network or writing a file.
+
+    Args:
+        inputs: as ``predict``.
+        output: as ``predict``; read when it holds results.
+        **options: as ``predict``.
+
+    Returns:
+        One for each input, in the order of the run.
+
+    Raises:
+        InputError: when there are no inputs, or the result folder holds something else.
+        ConfigError: when an option makes no sense.
+    """
+    settings = RunOptions(**options)
+    results = ResultFolder(Path(output))
+    results.check_is_ours()
+    results.check_is_new(resume=settings.resume)
+    entries = {}
+    if (results.root / MANIFEST).exists():
+        entries = {entry.folder: entry for entry in read_manifest(results.root).entries}
+    with PrivateLogs().active():
+        plan = plan_inputs(inputs, settings.input_options(results.root))
+        return [_foreseen(each, entries.get(each.folder), results, settings) for each in plan]
+
+
+def bundle_identity(bundle: str | os.PathLike[str]) -> tuple[str, str]:
+    """Return the name and the version of a bundle, from its metadata alone.
+
+    Raises:
+        ConfigError: when the folder holds no bundle.
+    """
+    try:
+        found = read_json(Path(bundle) / "configs" / "metadata.json", "give the folder of a MONAI bundle")
+    except DataError as error:
+        raise ConfigError(str(error)) from error
+    return str(found.get("name") or Path(bundle).resolve().name), str(found.get("version") or "")
+
+
+def _foreseen(planned: PlannedInput, before: Entry | None, results: ResultFolder, settings: RunOptions) -> Planned:
+    """Return what a run would do with one input."""
+    found = Planned(planned.label, planned.folder, "predict", flags=planned.flags)
+    if planned.skipped is not None:
+        return replace(found, action="skip", code=planned.skipped[0], reason=planned.skipped[1])
+    try:
+        if planned.refusal is not None:
+            raise planned.refusal
+        case = planned.case or open_case(
+            planned.paths[0], settings.limits, convert_unusual=settings.convert_unusual, keep=False
+        )
+    except Exception as error:
+        code, reason = describe(error, "read", planned.paths)
+        return replace(found, action="refuse", code=code, reason=reason)
+    kinds = plan_outputs(case.info, settings.output_options(), probabilities=settings.keeps_probabilities)
+    found = replace(
+        found,
+        kind=case.info.kind,
+        rows=case.info.rows,
+        columns=case.info.columns,
+        frames=case.info.frames,
+        outputs=kinds.kinds,
+        flags=(*case.info.notes, *planned.flags, *(f"not_written:{each.kind}" for each in kinds.skipped)),
+    )
+    is_kept = before is not None and before.state == "done" and before.digest == case.digest
+    if before is not None and is_kept and results.holds(before.outputs):
+        return replace(found, action="keep", reason="an earlier run has finished it, and it has not changed")
+    return found
