@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from msrf_monai.data.pictures import PICTURE_SUFFIXES
 from msrf_monai.data.splits import PARTS, cross_validation_part
 from msrf_monai.errors import DataError, InputError
 from msrf_monai.files import sha256_of
+from msrf_monai.json_files import read_json
 
 __all__ = ["list_images", "load_datalist", "verify_dataset"]
 
@@ -137,10 +137,7 @@ def _read_datalist(folder: Path) -> dict[str, Any]:
         raise DataError(f"{folder}: the data set folder does not exist; make it with: {_how_to(folder)}")
     if not path.is_file():
         raise DataError(f"{path}: is missing, so that this is no prepared data set; make one with: {_how_to(folder)}")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as JSON ({error}); make it again with: {_how_to(folder)}") from error
+    content = read_json(path, f"make it again with: {_how_to(folder)}")
     if not isinstance(content, dict):
         raise DataError(f"{path}: holds a {type(content).__name__}; expected an object with training, validation, test")
     return content

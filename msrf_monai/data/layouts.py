@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -76,6 +76,11 @@ class Listing:
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
+    def note_left_out(self, folder: Path, names: list[str]) -> None:
+        """Note the files of a folder that were passed over, if there are any: the first three by name."""
+        if names:
+            self.notes.append(f"left out of {folder}: {', '.join(names[:3])}{', …' if len(names) > 3 else ''}")
+
 
 class Layout(Protocol):
     """A way in which a data set may lie in its folder."""
@@ -124,8 +129,7 @@ class PairedFolders:
     def expected(self) -> str:
         """The folders that this layout looks for, in words."""
         first = self.pairs[0]
-        others = f" (and {len(self.pairs) - 1} more such pairs)" if len(self.pairs) > 1 else ""
-        return f"{first.images[0]}/ + {first.masks[0]}/{others}"
+        return f"{first.images[0]}/ + {first.masks[0]}/{and_more(len(self.pairs) - 1, 'pairs')}"
 
     def read(self, source: Path) -> Listing | None:
         """Return the matched pictures of all pairs that exist, or None when the first pair's pictures do not."""
@@ -167,10 +171,7 @@ class PerImageFolders:
 
         All folders in a parent are such, those in the source itself only when they have ``images`` or ``masks``.
         """
-        for parent in self.parents:
-            root = find_folder(source, parent)
-            if root is None:
-                continue
+        for parent, root in existing_folders(source, self.parents):
             folders = sorted(
                 folder
                 for folder in root.iterdir()
@@ -206,9 +207,8 @@ class SideBySide:
 
     def read(self, source: Path) -> Listing | None:
         """Return the pictures of all classes, or None when none of the folders is there."""
-        for parent in self.parents:
-            root = find_folder(source, parent)
-            found = [(name, folder) for name in self.folders if root and (folder := find_folder(root, name))]
+        for _, root in existing_folders(source, self.parents):
+            found = [(name, folder) for name in self.folders if (folder := find_folder(root, name))]
             if found:
                 listing = Listing()
                 for name, folder in found:
@@ -231,8 +231,21 @@ def find_folder(root: Path, relative: str) -> Path | None:
     return folder
 
 
+def existing_folders(root: Path, names: Iterable[str]) -> Iterator[tuple[str, Path]]:
+    """Yield those of the names under which ``root`` has a folder, whatever the case of their letters, with it."""
+    for name in names:
+        folder = find_folder(root, name)
+        if folder is not None:
+            yield name, folder
+
+
+def and_more(count: int, kind: str) -> str:
+    """Return the words for further folders of a layout, " (and 2 more such parts)", or an empty string for none."""
+    return f" (and {count} more such {kind})" if count else ""
+
+
 def _first_folder(root: Path, names: Iterable[str]) -> Path | None:
-    return next((folder for name in names if (folder := find_folder(root, name)) is not None), None)
+    return next((folder for _, folder in existing_folders(root, names)), None)
 
 
 def _has_folder(folder: Path, *names: str) -> bool:
@@ -262,20 +275,26 @@ def _read_class_folder(folder: Path, stratum: str, listing: Listing) -> None:
             masks[_NUMBERED_MASK.sub("", stem)].extend(same)
     if not pictures:
         listing.problems.append(f"{folder}: no picture in this folder")
-    for stem, same in pictures.items():
-        found = masks.pop(stem, [])
-        if len(same) > 1:
-            listing.problems.append(_same_stem(same))
-        elif not found:
-            listing.problems.append(f"{same[0]}: has no mask; expected {folder / stem}_mask.png")
+    for stem, picture in single_pictures(pictures, listing):
+        if stem in masks:
+            listing.items.append(SourceItem(stem, picture, tuple(masks[stem]), stratum=stratum))
         else:
-            listing.items.append(SourceItem(stem, same[0], tuple(found), stratum=stratum))
-    listing.problems.extend(f"{file}: this mask has no picture" for same in masks.values() for file in same)
+            listing.problems.append(f"{picture}: has no mask; expected {folder / stem}_mask.png")
+    listing.problems.extend(f"{file}: this mask has no picture" for file in _without_picture(masks, pictures))
 
 
-def _same_stem(files: list[Path]) -> str:
-    names = ", ".join(file.name for file in files)
-    return f"{files[0]}: {len(files)} pictures have this stem ({names}); stems must be unique"
+def single_pictures(pictures: dict[str, list[Path]], listing: Listing) -> Iterator[tuple[str, Path]]:
+    """Yield the pictures whose stem no other one has, with their stem; stems of several pictures are problems."""
+    for stem, files in pictures.items():
+        if len(files) == 1:
+            yield stem, files[0]
+        else:
+            names = ", ".join(file.name for file in files)
+            listing.problems.append(f"{files[0]}: {len(files)} pictures have this stem ({names}); stems must be unique")
+
+
+def _without_picture(masks: dict[str, list[Path]], pictures: dict[str, list[Path]]) -> list[Path]:
+    return [file for stem, files in masks.items() if stem not in pictures for file in files]
 
 
 def _match(images: Path, masks: Path, pair: FolderPair, listing: Listing, *, by_order: bool = False) -> None:
@@ -290,19 +309,17 @@ def _match(images: Path, masks: Path, pair: FolderPair, listing: Listing, *, by_
         )
     if not pictures:
         listing.problems.append(f"{images}: no picture in this folder")
-    for stem, files in pictures.items():
-        found = labels.pop(stem, [])
-        if len(files) > 1:
-            listing.problems.append(_same_stem(files))
-        elif not found:
-            listing.problems.append(f"{files[0]}: has no mask; expected {masks / stem}.png or with one of its endings")
+    for stem, picture in single_pictures(pictures, listing):
+        found = labels.get(stem, [])
+        if not found:
+            listing.problems.append(f"{picture}: has no mask; expected {masks / stem}.png or with one of its endings")
         elif len(found) > 1:
             names = ", ".join(file.name for file in found)
-            listing.problems.append(f"{files[0]}: has {len(found)} masks in {masks} ({names}); expected one")
+            listing.problems.append(f"{picture}: has {len(found)} masks in {masks} ({names}); expected one")
         else:
-            listing.items.append(SourceItem(stem, files[0], (found[0],), pair.part))
+            listing.items.append(SourceItem(stem, picture, (found[0],), pair.part))
     listing.problems.extend(
-        f"{file}: this mask has no picture in {images}" for files in labels.values() for file in files
+        f"{file}: this mask has no picture in {images}" for file in _without_picture(labels, pictures)
     )
 
 
@@ -320,8 +337,7 @@ def _pictures(folder: Path, ignore: tuple[str, ...], listing: Listing) -> dict[s
             ignored.append(file.name)
         else:
             listing.problems.append(f"{file}: is not a picture ({suffix or 'no suffix'}); take it out of this folder")
-    if ignored:
-        listing.notes.append(f"left out of {folder}: {', '.join(ignored[:3])}{', …' if len(ignored) > 3 else ''}")
+    listing.note_left_out(folder, ignored)
     return found
 
 

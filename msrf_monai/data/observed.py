@@ -8,7 +8,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from msrf_monai.data.layouts import SIDE_FILE_SUFFIXES, Listing, MaskKind, SourceItem, find_folder
+from msrf_monai.data.layouts import (
+    SIDE_FILE_SUFFIXES,
+    Listing,
+    MaskKind,
+    SourceItem,
+    and_more,
+    existing_folders,
+    find_folder,
+)
 from msrf_monai.data.pictures import PACKED_SUFFIX, PICTURE_SUFFIXES
 
 __all__ = ["NamedFiles", "ObservedFolders", "ObservedPart", "picture_stem"]
@@ -80,15 +88,11 @@ class ObservedFolders:
     def expected(self) -> str:
         """The folders that this layout looks for, in words."""
         first = self.parts[0]
-        others = f" (and {len(self.parts) - 1} more such parts)" if len(self.parts) > 1 else ""
-        return f"{_words(first.images)} + {_words(first.masks)}{others}"
+        return f"{_words(first.images)} + {_words(first.masks)}{and_more(len(self.parts) - 1, 'parts')}"
 
     def read(self, source: Path) -> Listing | None:
         """Return the pictures of all parts, or None when no folder holds a picture of the right name."""
-        for name in self.roots:
-            root = find_folder(source, name)
-            if root is None:
-                continue
+        for _, root in existing_folders(source, self.roots):
             folders = _Folders(root, tuple(rule for part in self.parts for rule in part.kinds()))
             if any(folders.files(part.images) for part in self.parts):
                 listing = Listing()
@@ -127,8 +131,7 @@ class _Folders:
             files = _visible(folder)
             others = [file for file in files if file not in self._matched and file.name.lower() not in known]
             side = [file.name for file in others if file.suffix.lower() in _SIDE_SUFFIXES]
-            if side:
-                listing.notes.append(f"left out of {folder}: {', '.join(side[:3])}{', …' if len(side) > 3 else ''}")
+            listing.note_left_out(folder, side)
             examples = ", ".join(
                 dict.fromkeys(rule.example for rule in self.rules if find_folder(self.root, rule.folder) == folder)
             )

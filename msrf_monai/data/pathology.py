@@ -9,7 +9,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from msrf_monai.data.info import DatasetInfo, StandardSplit
-from msrf_monai.data.layouts import SIDE_FILE_SUFFIXES, FolderPair, Listing, PairedFolders, SourceItem, find_folder
+from msrf_monai.data.layouts import (
+    SIDE_FILE_SUFFIXES,
+    FolderPair,
+    Listing,
+    PairedFolders,
+    SourceItem,
+    and_more,
+    find_folder,
+    single_pictures,
+)
 from msrf_monai.data.observed import NamedFiles, ObservedFolders, ObservedPart
 from msrf_monai.data.pictures import PICTURE_SUFFIXES
 from msrf_monai.data.published import HIGMISNET_FOLDERS, higmisnet_split
@@ -63,7 +72,7 @@ class OutlinedPictures:
     def expected(self) -> str:
         """The folders that this layout looks for, in words."""
         images, annotations = self.parts[0].folders[0]
-        return f"{images}/NAME.tif + {annotations}/NAME.xml (and {len(self.parts) - 1} more such parts)"
+        return f"{images}/NAME.tif + {annotations}/NAME.xml{and_more(len(self.parts) - 1, 'parts')}"
 
     def read(self, source: Path) -> Listing | None:
         """Return the pictures of all parts, or None when no folder of pictures is there with one of XML files."""
@@ -78,14 +87,11 @@ class OutlinedPictures:
 
 def _match_outlines(images: Path, annotations: Path, part: str, listing: Listing) -> None:
     pictures, outlines = _files(images, PICTURE_SUFFIXES), _files(annotations, {".xml"})
-    for stem, files in pictures.items():
-        if len(files) > 1:
-            names = ", ".join(file.name for file in files)
-            listing.problems.append(f"{files[0]}: {len(files)} pictures have this stem ({names}); stems must be unique")
-        elif stem not in outlines:
-            listing.problems.append(f"{files[0]}: has no annotations; expected {annotations / stem}.xml")
+    for stem, picture in single_pictures(pictures, listing):
+        if stem not in outlines:
+            listing.problems.append(f"{picture}: has no annotations; expected {annotations / stem}.xml")
         else:
-            listing.items.append(SourceItem(stem, files[0], (outlines[stem][0],), part, mask_kind="outlines"))
+            listing.items.append(SourceItem(stem, picture, (outlines[stem][0],), part, mask_kind="outlines"))
     listing.problems.extend(
         f"{files[0]}: these annotations have no picture in {images}"
         for stem, files in outlines.items()

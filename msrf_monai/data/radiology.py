@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from msrf_monai.data.info import DatasetInfo
-from msrf_monai.data.layouts import SIDE_FILE_SUFFIXES, FolderPair, Listing, PairedFolders, SourceItem, find_folder
+from msrf_monai.data.layouts import (
+    SIDE_FILE_SUFFIXES,
+    FolderPair,
+    Listing,
+    PairedFolders,
+    SourceItem,
+    existing_folders,
+    find_folder,
+)
 from msrf_monai.data.pictures import PICTURE_SUFFIXES
 from msrf_monai.data.published import HIGMISNET_FOLDERS, higmisnet_split, official_higmisnet_split
 from msrf_monai.data.volumes import VolumeFolders, VolumePart, Window
@@ -56,10 +64,9 @@ class UnitedMasks:
 
     def read(self, source: Path) -> Listing | None:
         """Return the pictures, or None when a folder of pictures is not there with one of masks."""
-        for name in self.roots:
-            root = find_folder(source, name)
-            images = find_folder(root, self.images) if root is not None else None
-            if root is None or images is None:
+        for _, root in existing_folders(source, self.roots):
+            images = find_folder(root, self.images)
+            if images is None:
                 continue
             folders = {mask: find_folder(root, mask) for mask in self.masks}
             if any(folders.values()):
@@ -133,9 +140,8 @@ class PatientPictures:
 
     def read(self, source: Path) -> Listing | None:
         """Return the slices of all patients, or None when there is no folder of a patient."""
-        for name in self.roots:
-            root = find_folder(source, f"{name}/{self.root}")
-            folders = sorted(folder for folder in root.iterdir() if folder.is_dir()) if root is not None else []
+        for _, root in existing_folders(source, (f"{name}/{self.root}" for name in self.roots)):
+            folders = sorted(folder for folder in root.iterdir() if folder.is_dir())
             found = [
                 (folder, slices) for folder in folders if (slices := find_folder(folder, self.pictures)) is not None
             ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from msrf_monai.data.pictures import PICTURE_SUFFIXES
 from msrf_monai.errors import DataError, InputError
+from msrf_monai.json_files import read_json
 
 __all__ = [
     "PARTS",
@@ -222,10 +222,7 @@ def read_splits(path: Path) -> dict[str, dict[str, str]]:
     Raises:
         DataError: when the file cannot be read, or a split has a name in two parts.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as JSON ({error})") from error
+    content = read_json(path, "mend it, or move it away")
     if not isinstance(content, dict):
         raise DataError(f"{path}: holds a {type(content).__name__}; expected an object with a split under each name")
     splits = {name: _parts_of(entry, f"{path}: split {name!r}") for name, entry in content.items()}

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from msrf_monai.data.layouts import SIDE_FILE_SUFFIXES, Listing, SourceItem, find_folder
+from msrf_monai.data.layouts import SIDE_FILE_SUFFIXES, Listing, SourceItem, existing_folders, find_folder
 from msrf_monai.data.volumes.reading import is_volume, volume_name
 from msrf_monai.data.volumes.slices import VolumePair, slices_with_object
 from msrf_monai.errors import DataError
@@ -65,10 +65,7 @@ class VolumeFolders:
 
     def read(self, source: Path) -> Listing | None:
         """Return the slices of all volumes, or None when no folder holds a volume."""
-        for name in self.roots:
-            root = find_folder(source, name)
-            if root is None:
-                continue
+        for _, root in existing_folders(source, self.roots):
             folders = [(part, folder) for part in self.parts if (folder := find_folder(root, part.scans)) is not None]
             if any(is_volume(path) for _, folder in folders for path in _visible(folder)):
                 listing = Listing()
@@ -138,8 +135,7 @@ def _volumes(folder: Path, listing: Listing) -> dict[str, Path]:
             ignored.append(path.name)
         else:
             listing.problems.append(f"{path}: is no volume ({suffix or 'no suffix'}), nor the data of one; take it out")
-    if ignored:
-        listing.notes.append(f"left out of {folder}: {', '.join(ignored[:3])}{', …' if len(ignored) > 3 else ''}")
+    listing.note_left_out(folder, ignored)
     return found
 
 
