@@ -3,6 +3,8 @@
 from msrf_monai.clinical.reading.dicom import open_dicom
 from msrf_monai.clinical.reading.folder import open_folder
 from msrf_monai.clinical.reading.limits import Limits
+from msrf_monai.clinical.reading.metaimage import open_metaimage
+from msrf_monai.clinical.reading.nifti import open_nifti
 from msrf_monai.clinical.reading.opening import kind_of, open_case
 from msrf_monai.clinical.reading.raster import open_raster
 from msrf_monai.clinical.reading.refusal import RefusalCode, RefusedInput
@@ -20,6 +22,8 @@ __all__ = [
     "open_case",
     "open_dicom",
     "open_folder",
+    "open_metaimage",
+    "open_nifti",
     "open_raster",
     "open_series",
 ]

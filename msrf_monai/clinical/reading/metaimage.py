@@ -86,9 +86,10 @@ def open_metaimage(path: Path, limits: Limits | None = None, *, keep: bool = Tru
     source = "ElementSpacing" if header.has_spacing else ""
     place = Place(affine, source, header.has_spacing, header.has_spacing)
     place.check()
-    paths, files = (path,), (data,)
+    paths, files = [path], [data]
     if header.data_name is not None:
-        paths, files = (path, path.parent / header.data_name), (data, _beside(path, header.data_name, limits))
+        paths.append(path.parent / header.data_name)
+        files.append(_beside(path, header.data_name, limits))
     if header.is_compressed:
         check_inflated(layout.expected_bytes, limits)
     else:
@@ -97,7 +98,9 @@ def open_metaimage(path: Path, limits: Limits | None = None, *, keep: bool = Tru
     frames = _MetaImageFrames(paths, digests, layout, limits, header)
     if keep:
         frames.keep(files)
-    return Case(joint_digest(digests), paths, volume_info("metaimage", layout, place, header.element, ()), frames)
+    return Case(
+        joint_digest(digests), tuple(paths), volume_info("metaimage", layout, place, header.element, ()), frames
+    )
 
 
 class _MetaImageFrames(VolumeFrames):
