@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,14 +35,24 @@ class Display:
         Raises:
             RefusedInput: when a frame cannot be decoded.
         """
-        info = case.info
+        frames = case.info.frames
+        picked = np.unique(np.linspace(0, frames - 1, min(frames, _MOST_SAMPLED_FRAMES)).astype(int))
+        return cls.of_frames(case.info, (case.frame(int(index)) for index in picked))
+
+    @classmethod
+    def of_frames(cls, info: ImageInfo, frames: Iterable[npt.NDArray[Any]]) -> Display:
+        """Choose how to show frames of a case, as ``of_case`` does for all of them.
+
+        Args:
+            info: of the case.
+            frames: at least one; they are looked at only when neither window nor white is known.
+        """
         proposed = _proposed(info)
         if proposed is not None:
             return cls(proposed)
         if info.white is not None:
             return cls(_between(0.0, info.white))
-        picked = np.unique(np.linspace(0, info.frames - 1, min(info.frames, _MOST_SAMPLED_FRAMES)).astype(int))
-        bounds = [_span(case.frame(int(index))) for index in picked]
+        bounds = [_span(frame) for frame in frames]
         return cls(_between(min(low for low, _ in bounds), max(high for _, high in bounds)))
 
     def picture(self, frame: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:

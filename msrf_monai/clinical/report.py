@@ -30,6 +30,17 @@ MOST_PICTURES = 60
 MOST_ROWS = 300
 """Lines of a table; ``summary.csv`` has all of them."""
 
+_NOTES = {
+    "unusual_high_bit": "the DICOM header's high bit is unusual; the pixels were read all the same",
+    "rescale_slope_zero": "the DICOM header's rescale slope is 0, so all values are one",
+    "excess_padding": "there are more bytes than pixels, all of them 0",
+    "colour_marker_disagrees": "the compressed picture and the DICOM header name different colours",
+    "alpha_dropped": "the picture may be transparent in parts, which was left out",
+    "series_divided": "a DICOM series held several volumes or images and was divided",
+    "not_a_volume": "slices that make no clean volume were taken one by one",
+}
+"""What reading tolerated, in the words of ``ImageInfo.notes``."""
+
 
 @dataclass
 class _Areas:
@@ -211,9 +222,11 @@ def _problems(entries: Sequence[Entry]) -> list[tuple[str, str, int]]:
 
 def _flags(entries: Sequence[Entry]) -> list[tuple[str, str, int]]:
     """Return each flag, what it says, and how many inputs have it, the most frequent first."""
-    counts = Counter(flag for entry in entries for flag in entry.flags)
+    # what a rule decided is told in other words for each input, and the manifest has them
+    counts = Counter("rule" if flag.startswith("rule:") else flag for entry in entries for flag in entry.flags)
     ordered = sorted(counts.items(), key=lambda each: (-each[1], each[0]))
-    return [(flag, FLAGS.get(flag, ""), number) for flag, number in ordered]
+    meanings = FLAGS | _NOTES | {"rule": "a rule chose the series; manifest.jsonl tells which and why"}
+    return [(flag, meanings.get(flag, ""), number) for flag, number in ordered[:MOST_ROWS]]
 
 
 def _shown(segment: Mapping[str, Any]) -> dict[str, Any]:
