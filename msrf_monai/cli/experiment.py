@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,19 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from msrf_monai.experiments import (
-        CrossPlan,
-        EvaluationOutcome,
-        EvaluationSpec,
-        Outcome,
-        Plan,
-        RunSpec,
-        TrainedModel,
-    )
+    from msrf_monai.experiments import CrossPlan, Outcome, Plan, TrainedModel
 
 __all__ = ["app"]
 
 SOME_FAILED = 3
+
+Output = Annotated[Path, typer.Option(help="Folder of all results; an interrupted run goes on in it.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Show failures and the page's path only.")]
 
 app = typer.Typer(help="Compare variants of a bundle, or data sets.", no_args_is_help=True, add_completion=False)
 
@@ -47,7 +42,7 @@ def cross_validate_command(
             "folder, or default for none.",
         ),
     ],
-    output: Annotated[Path, typer.Option(help="Folder of all results; an interrupted run goes on in it.")],
+    output: Output,
     folds: Annotated[int, typer.Option(help="Number of folds.")] = 10,
     seed: Annotated[int, typer.Option(min=0, help="Chooses the folds; fold k trains with seed + k.")] = 42,
     overlay: Annotated[
@@ -74,13 +69,14 @@ def cross_validate_command(
     resume: Annotated[
         bool, typer.Option("--resume/--no-resume", help="Go on in a folder that holds the same cross-validation.")
     ] = True,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Show failures and the page's path only.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train and test every variant on every fold, then compare them. Exit code 3 when some runs failed."""
     from msrf_monai.errors import ConfigError, InputError
     from msrf_monai.experiments import CrossValidation, ProcessRunner, cross_validate, plan_cross_validation
+    from msrf_monai.experiments.report import REPORT_NAME, verdicts
 
-    try:
+    with _wrong_use(ConfigError, InputError):
         plan = plan_cross_validation(
             CrossValidation(
                 bundle=bundle,
@@ -104,10 +100,7 @@ def cross_validate_command(
         with _shown(plan, quiet=quiet) as watch, _ended_by_signal():
             runner = ProcessRunner(waiting=watch.waiting)
             outcomes = cross_validate(plan, runner=runner, observer=watch, command_line=["msrf-monai", *sys.argv[1:]])
-    except (ConfigError, InputError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from error
-    _report(plan, outcomes, quiet=quiet)
+    _report(outcomes, "runs", plan.output, REPORT_NAME, None if quiet else verdicts)
 
 
 @app.command("cross-dataset")
@@ -120,7 +113,7 @@ def cross_dataset_command(
     dataset: Annotated[
         list[str], typer.Option(help="Prepared data set to evaluate on: its folder, or its name in data/; repeat it.")
     ],
-    output: Annotated[Path, typer.Option(help="Folder of all results; an interrupted run goes on in it.")],
+    output: Output,
     name: Annotated[
         list[str] | None, typer.Option(help="What to call the weights; by default the data set of --trained-on.")
     ] = None,
@@ -137,13 +130,14 @@ def cross_dataset_command(
     resume: Annotated[
         bool, typer.Option("--resume/--no-resume", help="Go on in a folder that holds the same comparison.")
     ] = True,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Show failures and the page's path only.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Evaluate trained networks on several data sets, into one table. Exit code 3 when some evaluations failed."""
     from msrf_monai.errors import CheckpointError, ConfigError, InputError
     from msrf_monai.experiments import CrossDataset, ProcessRunner, evaluate_across, plan_cross_dataset
+    from msrf_monai.experiments.cross_dataset_report import CROSS_REPORT_NAME, headline
 
-    try:
+    with _wrong_use(CheckpointError, ConfigError, InputError):
         plan = plan_cross_dataset(
             CrossDataset(
                 models=_models(bundle, weights, trained_on, name),
@@ -158,10 +152,7 @@ def cross_dataset_command(
         with _shown_across(plan, quiet=quiet) as watch, _ended_by_signal():
             runner = ProcessRunner()
             outcomes = evaluate_across(plan, runner=runner, observer=watch, command_line=["msrf-monai", *sys.argv[1:]])
-    except (CheckpointError, ConfigError, InputError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from error
-    _report_across(plan, outcomes, quiet=quiet)
+    _report(outcomes, "evaluations", plan.output, CROSS_REPORT_NAME, None if quiet else headline)
 
 
 class _Watch:
@@ -170,105 +161,97 @@ class _Watch:
     def __init__(self, bar: Any, *, quiet: bool) -> None:
         self.bar = bar
         self.quiet = quiet
-        self.current: RunSpec | None = None
+        self.current: Any = None
+
+    def title(self, spec: Any) -> str:
+        return f"{spec.variant}, fold {spec.fold}"
 
     def begin(self, total: int) -> None:
         self.bar.total = total
         self.bar.refresh()
 
-    def started(self, spec: RunSpec) -> None:
+    def started(self, spec: Any) -> None:
         self.current = spec
-        self.bar.set_postfix_str(f"{spec.variant}, fold {spec.fold}")
+        self.bar.set_postfix_str(self.title(spec))
 
     def waiting(self) -> None:
         if self.current is not None:
             epochs = _epochs(self.current.folder / "training" / "history.csv")
-            self.bar.set_postfix_str(f"{self.current.variant}, fold {self.current.fold}, epoch {epochs}")
+            self.bar.set_postfix_str(f"{self.title(self.current)}, epoch {epochs}")
 
-    def ended(self, outcome: Outcome) -> None:
+    def ended(self, outcome: Outcome[Any]) -> None:
         self.current = None
         self.bar.update()
-        spec = outcome.spec
+        title = self.title(outcome.spec)
         if outcome.state == "failed":
             lines = "".join(f"\n    {line}" for line in outcome.lines)
-            self._say(f"FAILED {spec.variant}, fold {spec.fold}: {outcome.message}; see {outcome.log}{lines}")
+            self._say(f"FAILED {title}: {outcome.message}; see {outcome.log}{lines}")
         elif not self.quiet:
             how = "was finished before" if outcome.state == "reused" else f"done in {outcome.seconds:.0f} s"
-            self._say(f"{spec.variant}, fold {spec.fold}: {how}")
+            self._say(f"{title}: {how}")
 
     def _say(self, text: str) -> None:
         self.bar.write(text, file=sys.stderr)
+
+
+class _AcrossWatch(_Watch):
+    """The same for evaluations across data sets."""
+
+    def title(self, spec: Any) -> str:
+        return f"{spec.model} on {spec.dataset}"
 
 
 @contextmanager
 def _shown(plan: Plan, *, quiet: bool) -> Iterator[_Watch]:
-    from tqdm import tqdm
-
-    if not quiet:
-        for note in plan.notes:
-            typer.echo(f"note: {note}", err=True)
-        how = [f"{len(plan.pictures.pictures)} images of {plan.pictures.name}", f"{len(plan.splits)} folds"]
-        how += ["strata spread evenly"] * plan.is_stratified + ["groups kept together"] * plan.is_grouped
-        typer.echo(f"{', '.join(how)}; {', '.join(variant.name for variant in plan.variants)}", err=True)
-    hidden = True if quiet else None  # None: hidden where nobody watches
-    with tqdm(desc="cross-validation", unit=" runs", disable=hidden, leave=False, dynamic_ncols=True) as bar:
+    how = [f"{len(plan.pictures.pictures)} images of {plan.pictures.name}", f"{len(plan.splits)} folds"]
+    how += ["strata spread evenly"] * plan.is_stratified + ["groups kept together"] * plan.is_grouped
+    about = f"{', '.join(how)}; {', '.join(variant.name for variant in plan.variants)}"
+    with _bar("cross-validation", plan.notes, about, quiet=quiet) as bar:
         yield _Watch(bar, quiet=quiet)
-
-
-class _AcrossWatch:
-    """Shows a bar over all evaluations on stderr, and a line for each that ends."""
-
-    def __init__(self, bar: Any, *, quiet: bool) -> None:
-        self.bar = bar
-        self.quiet = quiet
-
-    def begin(self, total: int) -> None:
-        self.bar.total = total
-        self.bar.refresh()
-
-    def started(self, spec: EvaluationSpec) -> None:
-        self.bar.set_postfix_str(f"{spec.model} on {spec.dataset}")
-
-    def ended(self, outcome: EvaluationOutcome) -> None:
-        self.bar.update()
-        pair = f"{outcome.spec.model} on {outcome.spec.dataset}"
-        if outcome.failure is not None:
-            failure = outcome.failure
-            lines = "".join(f"\n    {line}" for line in failure.lines)
-            self._say(f"FAILED {pair}: {failure.message}; see {failure.log}{lines}")
-        elif not self.quiet:
-            how = "was finished before" if outcome.state == "reused" else f"done in {outcome.seconds:.0f} s"
-            self._say(f"{pair}: {how}")
-
-    def _say(self, text: str) -> None:
-        self.bar.write(text, file=sys.stderr)
 
 
 @contextmanager
 def _shown_across(plan: CrossPlan, *, quiet: bool) -> Iterator[_AcrossWatch]:
-    from tqdm import tqdm
-
-    if not quiet:
-        for note in plan.notes:
-            typer.echo(f"note: {note}", err=True)
-        pairs = (f"{spec.model} on {spec.dataset} ({spec.images} images)" for spec in plan.runs)
-        typer.echo(", ".join(pairs), err=True)
-    hidden = True if quiet else None  # None: hidden where nobody watches
-    with tqdm(desc="across data sets", unit=" runs", disable=hidden, leave=False, dynamic_ncols=True) as bar:
+    about = ", ".join(f"{spec.model} on {spec.dataset} ({spec.images} images)" for spec in plan.runs)
+    with _bar("across data sets", plan.notes, about, quiet=quiet) as bar:
         yield _AcrossWatch(bar, quiet=quiet)
 
 
-def _report_across(plan: CrossPlan, outcomes: list[EvaluationOutcome], *, quiet: bool) -> None:
-    from msrf_monai.experiments.cross_dataset_report import CROSS_REPORT_NAME, headline
+@contextmanager
+def _bar(title: str, notes: Sequence[str], about: str, *, quiet: bool) -> Iterator[Any]:
+    """Show what begins, unless it is to be quiet, and yield a bar for its runs."""
+    from tqdm import tqdm
 
+    if not quiet:
+        for note in notes:
+            typer.echo(f"note: {note}", err=True)
+        typer.echo(about, err=True)
+    hidden = True if quiet else None  # None: hidden where nobody watches
+    with tqdm(desc=title, unit=" runs", disable=hidden, leave=False, dynamic_ncols=True) as bar:
+        yield bar
+
+
+@contextmanager
+def _wrong_use(*errors: type[Exception]) -> Iterator[None]:
+    """Make one sentence and exit code 2 of these errors."""
+    try:
+        yield
+    except errors as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from error
+
+
+def _report(
+    outcomes: Sequence[Outcome[Any]], what: str, output: Path, page: str, findings: Callable[[Path], list[str]] | None
+) -> None:
+    """Show what was found, unless it is to be quiet, and where the page is; exit with code 3 when some failed."""
     failed = sum(outcome.state == "failed" for outcome in outcomes)
     if failed < len(outcomes):
-        if not quiet:
-            for line in headline(plan.output):
-                typer.echo(line)
-        typer.echo(f"{plan.output / CROSS_REPORT_NAME}")
+        for line in [] if findings is None else findings(output):
+            typer.echo(line)
+        typer.echo(f"{output / page}")
     if failed:
-        typer.echo(f"{failed} of {len(outcomes)} evaluations failed; the same command tries them again", err=True)
+        typer.echo(f"{failed} of {len(outcomes)} {what} failed; the same command tries them again", err=True)
         raise typer.Exit(SOME_FAILED)
 
 
@@ -304,20 +287,6 @@ def _ended_by_signal() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _report(plan: Plan, outcomes: list[Outcome], *, quiet: bool) -> None:
-    from msrf_monai.experiments.report import REPORT_NAME, verdicts
-
-    failed = sum(outcome.state == "failed" for outcome in outcomes)
-    if failed < len(outcomes):
-        if not quiet:
-            for line in verdicts(plan.output):
-                typer.echo(line)
-        typer.echo(f"{plan.output / REPORT_NAME}")
-    if failed:
-        typer.echo(f"{failed} of {len(outcomes)} runs failed; the same command tries them again", err=True)
-        raise typer.Exit(SOME_FAILED)
 
 
 def _epochs(history: Path) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,8 @@ from torch import nn
 import msrf_monai
 from msrf_monai.engines.finite import refuse_non_finite
 from msrf_monai.engines.weights import unwrap
-from msrf_monai.files import write_bytes, write_text
+from msrf_monai.files import write_bytes
+from msrf_monai.json_files import write_json
 
 __all__ = ["SaveBest", "save_weights", "versions"]
 
@@ -107,7 +107,7 @@ class SaveBest:
             **_facts(unwrap(network)),
             "versions": versions(),
         }
-        write_text(self.path.with_suffix(".json"), json.dumps(record, indent=4) + "\n")
+        write_json(self.path.with_suffix(".json"), record)
         what = "is the best so far" if is_best else "was saved"
         _LOGGER.info("epoch %d %s (%s %.4f): %s", record["epoch"], what, record["metric"], record["value"], self.path)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from ignite.engine import Engine, Events
 
 from msrf_monai.engines.history import History
 from msrf_monai.files import atomic_write
+from msrf_monai.json_files import nan_for_null
 from msrf_monai.optional import require
 
 __all__ = ["TrainingCurves", "draw_curves"]
@@ -22,7 +23,7 @@ _TERM = "train_loss_"
 _PANELS = 2  # in a row of the picture
 
 
-def draw_curves(rows: Sequence[dict[str, float]], path: str | Path, *, best_epoch: int | None = None) -> None:
+def draw_curves(rows: Sequence[Mapping[str, float | None]], path: str | Path, *, best_epoch: int | None = None) -> None:
     """Draw the loss, the learning rate and the validation metrics over the epochs into a PNG file.
 
     Metrics beyond 1, such as distances in pixels, would flatten the scores and are left to the history's table. Terms
@@ -30,7 +31,7 @@ def draw_curves(rows: Sequence[dict[str, float]], path: str | Path, *, best_epoc
 
     Args:
         rows: as ``History`` keeps them: ``epoch`` and any of ``train_loss``, its terms, ``learning_rate`` and metrics
-            by name.
+            by name. A metric that is NaN in an epoch, or None as in ``history.json``, leaves a gap there.
         path: the file to write.
         best_epoch: epoch to mark, None for no mark.
 
@@ -39,6 +40,7 @@ def draw_curves(rows: Sequence[dict[str, float]], path: str | Path, *, best_epoc
         StorageError: when the file cannot be written.
     """
     figure_module = require("matplotlib.figure", "train")
+    rows = nan_for_null(rows)
     terms = _grouped_terms(rows)
     lines = 1 + -(-len(terms) // _PANELS)
     figure = figure_module.Figure(figsize=(11, 4.2 * lines), dpi=110, layout="constrained")
@@ -53,7 +55,7 @@ def draw_curves(rows: Sequence[dict[str, float]], path: str | Path, *, best_epoc
         rate.set_ylabel("learning rate (dotted)", color="tab:gray")
         rate.set_ylim(bottom=0)
     names = sorted({name for row in rows for name in row if not name.startswith(_TERM)} - _NOT_METRICS)
-    names = [name for name in names if all(abs(row.get(name, 0.0)) <= 1 for row in rows)]
+    names = [name for name in names if not any(abs(row.get(name, 0.0)) > 1 for row in rows)]
     for name in names:
         _plot(right, rows, name, label=name)
     right.set(title="Validation", xlabel="epoch", ylabel="score")

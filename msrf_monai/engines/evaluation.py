@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import logging
-import os
-from collections import Counter
-from collections.abc import Iterable
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
-from ignite.engine import Events
 from torch import Tensor
 
 from msrf_monai.engines.best import versions
 from msrf_monai.engines.cases import UNKNOWN_FILE, case_names
+from msrf_monai.engines.report_parts import EvaluationHandler, absolute_folder, absolute_path, as_csv, names_to_show
 from msrf_monai.engines.summary import case_row, summarise
 from msrf_monai.errors import ConfigError, DataError
 from msrf_monai.files import write_text
+from msrf_monai.json_files import write_json
 
 __all__ = ["SegmentationReport"]
 
@@ -28,7 +24,7 @@ _LOGGER = logging.getLogger(__name__)
 _PATH = "_path"  # of a row: what tells images apart, and is not written
 
 
-class SegmentationReport:
+class SegmentationReport(EvaluationHandler):
     """Write ``cases.csv`` and ``summary.json`` at the end of an evaluation.
 
     Attach it to an evaluator whose post-processing decides the masks. Each image is scored once, also when several
@@ -63,16 +59,10 @@ class SegmentationReport:
                 f"confidence must be in (0, 1), samples 1 or more, worst 0 or more: {confidence}, {samples}, {worst}"
             )
         self.output_dir = Path(output_dir)
-        self.dataset_dir = None if dataset_dir is None else Path(os.path.abspath(dataset_dir))  # noqa: PTH100 - links stay as they are
+        self.dataset_dir = absolute_folder(dataset_dir)
         self.channel = channel
         self.settings: dict[str, Any] = {"confidence": confidence, "samples": samples, "seed": seed, "worst": worst}
         self._rows: list[dict[str, Any]] = []
-
-    def attach(self, engine: Any) -> None:
-        """Register with an evaluator."""
-        engine.add_event_handler(Events.EPOCH_STARTED, self._rows.clear)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def __call__(self, engine: Any) -> None:
         """Gather the rows of all processes, write the files and set the metrics.
@@ -91,6 +81,9 @@ class SegmentationReport:
         if idist.get_rank() == 0:
             self._write(rows, summary)
 
+    def _begin(self) -> None:
+        self._rows.clear()
+
     def _collect(self, engine: Any) -> None:
         names = case_names(engine.state.batch)
         for item, name in zip(engine.state.output, names, strict=True):
@@ -100,35 +93,19 @@ class SegmentationReport:
                     f"the prediction for {name} has shape {tuple(pred.shape)} and its mask {tuple(label.shape)}; "
                     "restore both to the same geometry before scoring"
                 )
-            path = name if name == UNKNOWN_FILE else os.path.abspath(name)  # noqa: PTH100 - two links are two images
-            self._rows.append({_PATH: path, **case_row(pred, label)})
+            self._rows.append({_PATH: absolute_path(name), **case_row(pred, label)})
 
     def _named(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Put the name to show in the place of the path, and sort by it."""
-        shown = self._shown({row[_PATH] for row in rows})
+        shown = names_to_show({row[_PATH] for row in rows}, self.dataset_dir)
         named = [
             {"file": shown[row[_PATH]], **{key: value for key, value in row.items() if key != _PATH}} for row in rows
         ]
         return sorted(named, key=lambda row: str(row["file"]))
 
-    def _shown(self, paths: Iterable[str]) -> dict[str, str]:
-        """Return a name for each path: relative to the data set, or else its shortest end that no other one has."""
-        inside: dict[str, str] = {}
-        outside: list[str] = []
-        for path in paths:
-            if self.dataset_dir is not None and Path(path).is_relative_to(self.dataset_dir):
-                inside[path] = Path(path).relative_to(self.dataset_dir).as_posix()
-            else:
-                outside.append(path)
-        return {**inside, **_short_names(outside, set(inside.values()))}
-
     def _write(self, rows: list[dict[str, Any]], summary: dict[str, Any]) -> None:
-        table = io.StringIO()
-        writer = csv.DictWriter(table, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_text(self.output_dir / "cases.csv", table.getvalue())
-        write_text(self.output_dir / "summary.json", json.dumps(summary, indent=4, allow_nan=False) + "\n")
+        write_text(self.output_dir / "cases.csv", as_csv(rows))
+        write_json(self.output_dir / "summary.json", summary)
         numbers = ", ".join(f"{name} {value:.4f}" for name, value in summary["paper"].items())
         _LOGGER.info("%d images: %s; see %s", summary["images"], numbers, self.output_dir / "summary.json")
 
@@ -142,19 +119,3 @@ def _gathered(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for index, row in enumerate(rows):
         unique.setdefault(index if row[_PATH] == UNKNOWN_FILE else row[_PATH], row)
     return list(unique.values())
-
-
-def _short_names(paths: Iterable[str], taken: set[str]) -> dict[str, str]:
-    """Return the fewest trailing parts of each path that are neither taken nor the end of another path."""
-    parts = {path: PurePath(path).parts for path in paths}
-    names: dict[str, str] = {}
-    depth = 1
-    while len(names) < len(parts):
-        count = Counter(each[-depth:] for each in parts.values())
-        for path in parts.keys() - names.keys():
-            end = parts[path][-depth:]
-            name = PurePath(*end).as_posix()
-            if depth >= len(parts[path]) or (count[end] == 1 and name not in taken):
-                names[path] = name
-        depth += 1
-    return names

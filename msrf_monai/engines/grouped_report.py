@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -12,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from msrf_monai.engines.evaluation import SegmentationReport
+from msrf_monai.engines.report_parts import as_csv
 from msrf_monai.errors import ConfigError
 from msrf_monai.files import write_text
 from msrf_monai.metrics import average_surface_distance, hausdorff
@@ -71,15 +70,11 @@ class GroupedSegmentationReport(SegmentationReport):
             self._write_table("by_dataset.csv", "dataset", groups)
 
     def _write_table(self, filename: str, title: str, groups: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-        text = io.StringIO()
         table = table_of_groups(groups)
-        writer = csv.DictWriter(text, [title, *(next(iter(table.values())))], lineterminator="\n")
-        writer.writeheader()
         for name, scores in table.items():
-            writer.writerow({title: name} | {key: "" if value is None else value for key, value in scores.items()})
             shown = "none" if scores["dice"] is None else f"{scores['dice']:.4f}"
             _LOGGER.info("%s %s: %d images, mean Dice %s", title, name, scores["images"], shown)
-        write_text(self.output_dir / filename, text.getvalue())
+        write_text(self.output_dir / filename, as_csv({title: name, **scores} for name, scores in table.items()))
 
 
 def group_by_target_size(

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +13,9 @@ import torch
 from ignite.engine import Engine, Events
 from torch import Tensor
 
+from msrf_monai.engines.report_parts import as_csv
 from msrf_monai.files import write_text
+from msrf_monai.json_files import nan_for_null, write_json
 
 __all__ = ["History", "loss_of", "loss_terms", "scalars"]
 
@@ -59,7 +58,8 @@ class History:
     Attach it to the trainer after the ``ValidationHandler`` and give it to ``TrainingState`` in ``save_dict``. After
     each epoch ``history.csv`` and ``history.json`` are written anew, whole or not at all. The loss is the mean over the
     epoch's batches and over all processes; batches whose loss is not finite are left out of it. Where the trainer's
-    output holds the terms of its loss as ``loss_NAME`` (``CoupledGanTrainer``), their means are ``train_loss_NAME``.
+    output holds the terms of its loss as ``loss_NAME`` (``CoupledGanTrainer``), their means are ``train_loss_NAME``. A
+    metric that is undefined, such as a score of images without any object, is NaN here and null in ``history.json``.
 
     Args:
         output_dir: folder of the two files.
@@ -90,8 +90,8 @@ class History:
         return {"rows": [dict(row) for row in self.rows]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore the rows."""
-        self.rows = [dict(row) for row in state["rows"]]
+        """Restore the rows; None in them, as ``history.json`` has it, is NaN."""
+        self.rows = nan_for_null(state["rows"])
 
     def __call__(self, engine: Engine) -> None:
         """Add the row of the epoch that ends, and write the files.
@@ -130,12 +130,8 @@ class History:
 
     def _write(self) -> None:
         columns = [*_FIRST_COLUMNS, *sorted({name for row in self.rows for name in row} - set(_FIRST_COLUMNS))]
-        table = io.StringIO()
-        writer = csv.DictWriter(table, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        write_text(self.output_dir / "history.csv", table.getvalue())
-        write_text(self.output_dir / "history.json", json.dumps(self.rows, indent=4) + "\n")
+        write_text(self.output_dir / "history.csv", as_csv(self.rows, columns))
+        write_json(self.output_dir / "history.json", self.rows)
 
 
 def _mean(losses: list[Tensor]) -> float | None:

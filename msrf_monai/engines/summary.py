@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from msrf_monai.engines.report_parts import describe
 from msrf_monai.errors import InputError
 from msrf_monai.metrics import OVERLAP_SCORES, Confusion, bootstrap_interval, confusion, hausdorff95
 
@@ -68,7 +69,7 @@ def summarise(
     if not rows:
         raise InputError("there is no image to summarise: the data set is empty, or its masks are missing")
     settings: dict[str, Any] = {"confidence": confidence, "samples": samples, "seed": seed}
-    per_image = {name: _describe(_column(rows, name), settings) for name in CASE_SCORES}
+    per_image = {name: describe(_column(rows, name), settings) for name in CASE_SCORES}
     counts = np.stack([_column(rows, name) for name in _COUNTS])
     pooled = {
         name: {
@@ -107,19 +108,3 @@ class _Pooled:
 
 def _column(rows: Sequence[dict[str, Any]], name: str) -> NDArray[np.float64]:
     return np.array([np.nan if row[name] is None else row[name] for row in rows], dtype=np.float64)
-
-
-def _describe(values: NDArray[np.float64], settings: dict[str, Any]) -> dict[str, Any]:
-    known = values[np.isfinite(values)]
-    undefined = {"undefined": len(values) - len(known)}
-    if len(known) == 0:
-        return {"mean": None, "std": None, "median": None, "min": None, "max": None, "interval": None, **undefined}
-    return {
-        "mean": float(known.mean()),
-        "std": float(known.std(ddof=1)) if len(known) > 1 else 0.0,
-        "median": float(np.median(known)),
-        "min": float(known.min()),
-        "max": float(known.max()),
-        "interval": list(bootstrap_interval(known, **settings)),
-        **undefined,
-    }

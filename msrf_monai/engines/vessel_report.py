@@ -12,13 +12,11 @@ from typing import Any
 
 import ignite.distributed as idist
 import numpy as np
-from ignite.engine import Events
-from PIL import Image
 from torch import Tensor
 
 from msrf_monai.engines.best import versions
 from msrf_monai.engines.cases import UNKNOWN_FILE, case_names
-from msrf_monai.engines.evaluation import _short_names
+from msrf_monai.engines.report_parts import EvaluationHandler, absolute_folder, absolute_path, as_csv, names_to_show
 from msrf_monai.engines.vessel_report_cases import (
     PixelCounts,
     VesselMaps,
@@ -30,20 +28,20 @@ from msrf_monai.engines.vessel_report_cases import (
 from msrf_monai.engines.vessel_report_overlay import (
     background_picture,
     draw_vessel_overlay,
-    thumbnail_of,
     with_legend,
 )
-from msrf_monai.engines.vessel_report_page import SheetPicture, draw_reliability, render_page, worth_showing
+from msrf_monai.engines.vessel_report_page import contact_sheet, draw_reliability, render_page
 from msrf_monai.engines.vessel_report_tables import (
-    as_csv,
     case_table,
     report_notes,
+    row_of,
     score_table,
     summarise_vessels,
 )
 from msrf_monai.engines.vessel_report_threshold import ChooseThreshold, read_threshold
 from msrf_monai.errors import ConfigError, DataError, MsrfError
 from msrf_monai.files import write_bytes, write_text
+from msrf_monai.json_files import write_json
 from msrf_monai.optional import require
 from msrf_monai.transforms import SafeFolderLayout
 from msrf_monai.transforms.encode import encode_png
@@ -54,7 +52,7 @@ _LOGGER = logging.getLogger(__name__)
 _PLANES = {"probability": "the probability", "label": "the mask", "fov": "the field of view", "label2": "label2"}
 
 
-class VesselReport:
+class VesselReport(EvaluationHandler):
     """Write ``cases.csv``, ``tables.csv``, ``summary.json``, ``report.html`` and pictures when an evaluation ends.
 
     Attach it to an evaluator whose items have, all in one geometry, ``"probability"`` (K, X, Y) in [0, 1], ``"label"``
@@ -109,7 +107,7 @@ class VesselReport:
         for module in ("matplotlib.figure", "jinja2", *(["skimage.morphology"] if topology else [])):
             require(module, "train")  # now, and not after the evaluation
         self.output_dir = Path(output_dir)
-        self.dataset_dir = None if dataset_dir is None else Path(os.path.abspath(dataset_dir))  # noqa: PTH100 - links stay as they are
+        self.dataset_dir = absolute_folder(dataset_dir)
         self.threshold = threshold
         self.topology = topology
         self.overlays = overlays
@@ -121,12 +119,6 @@ class VesselReport:
         self._source = ""
         self._cases: list[dict[str, Any]] = []
         self._pixels: list[PixelCounts] = []
-
-    def attach(self, engine: Any) -> None:
-        """Register with an evaluator."""
-        engine.add_event_handler(Events.EPOCH_STARTED, self._begin)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def __call__(self, engine: Any) -> None:
         """Gather the rows of all processes, write the files and set the metrics.
@@ -171,7 +163,7 @@ class VesselReport:
     def _collect(self, engine: Any) -> None:
         known = {case["path"] for case in self._cases} - {UNKNOWN_FILE}
         for item, name in zip(evaluated_items(engine), case_names(engine.state.batch), strict=True):
-            path = name if name == UNKNOWN_FILE else os.path.abspath(name)  # noqa: PTH100 - two links are two images
+            path = absolute_path(name)
             if path in known:
                 continue
             known |= {path} - {UNKNOWN_FILE}
@@ -241,31 +233,19 @@ class VesselReport:
 
     def _named(self, cases: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Put a name to show beside the path, and sort by it."""
-        paths = {case["path"] for case in cases}
-        folder = self.dataset_dir
-        inside = {
-            path: Path(path).relative_to(folder).as_posix()
-            for path in paths
-            if folder is not None and Path(path).is_relative_to(folder)
-        }
-        shown = {**inside, **_short_names(paths - inside.keys(), set(inside.values()))}
+        shown = names_to_show({case["path"] for case in cases}, self.dataset_dir)
         return sorted(({**case, "file": shown[case["path"]]} for case in cases), key=lambda case: str(case["file"]))
 
     def _write(self, cases: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> None:
-        rows = [{"file": case["file"], "row": _primary(case, summary)} for case in cases]
-        # another machine of a distributed evaluation may have written pictures where this one cannot read
-        drawn = [each for each in summary["pictures"] if (self.output_dir / each["overlay"]).is_file()]
-        row_of = {each["file"]: each["row"] for each in rows}
-        sheet = [
-            _sheet_picture(self.output_dir, drawn[place], row_of[drawn[place]["file"]])
-            for place in worth_showing(len(drawn), self.pictures)
-        ]
+        rows = [{"file": case["file"], "row": row_of(case, summary["primary"])} for case in cases]
+        row_by_file = {each["file"]: each["row"] for each in rows}
+        sheet = contact_sheet(self.output_dir, summary["pictures"], self.pictures, rows=row_by_file)
         reliability = draw_reliability(summary["calibration"])
         page = render_page(summary, rows, sheet, reliability=reliability)
         write_text(self.output_dir / "cases.csv", as_csv(case_table(cases)))
         write_text(self.output_dir / "tables.csv", as_csv(score_table(summary)))
         write_bytes(self.output_dir / "reliability.png", reliability)
-        write_text(self.output_dir / "summary.json", json.dumps(summary, indent=4, allow_nan=False) + "\n")
+        write_json(self.output_dir / "summary.json", summary)
         write_text(self.output_dir / "report.html", page)
         pooled = summary["protocols"][summary["primary"]]["pooled"]
         numbers = ", ".join(f"{name} {pooled[name]:.4f}" for name in ("f1", "auc_roc") if pooled[name] is not None)
@@ -274,20 +254,9 @@ class VesselReport:
 
 def _ranked_pictures(cases: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return where the pictures are, from the lowest primary F1 to the highest."""
-    rows = [(_primary(case, summary)["f1"], case) for case in cases if case["overlay"] is not None]
+    rows = [(row_of(case, summary["primary"])["f1"], case) for case in cases if case["overlay"] is not None]
     rows.sort(key=lambda each: (-1.0 if each[0] is None else each[0], each[1]["file"]))
     return [{"file": case["file"], "f1": f1, "overlay": case["overlay"], "height": case["height"]} for f1, case in rows]
-
-
-def _sheet_picture(folder: Path, picture: Mapping[str, Any], row: Mapping[str, Any]) -> SheetPicture:
-    with Image.open(folder / picture["overlay"]) as whole:
-        overlay = np.asarray(whole.convert("RGB"))[: picture["height"]]  # without the legend
-    return SheetPicture(picture["file"], thumbnail_of(overlay), picture["overlay"], row)
-
-
-def _primary(case: Mapping[str, Any], summary: Mapping[str, Any]) -> Mapping[str, Any]:
-    row: Mapping[str, Any] = next(row for row in case["rows"] if row["protocol"] == summary["primary"])
-    return row
 
 
 def _dataset_name(folder: Path | None) -> str:

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import base64
-import importlib.resources
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
+from PIL import Image
 
-from msrf_monai.engines.vessel_report_overlay import LEGEND
+from msrf_monai.engines.html_page import data_uri, render_template
+from msrf_monai.engines.vessel_report_overlay import LEGEND, thumbnail_of
 from msrf_monai.metrics import VESSEL_TOPOLOGY_SCORES
 from msrf_monai.optional import require
 
 __all__ = [
     "SCORE_TITLES",
     "SheetPicture",
-    "data_uri",
+    "contact_sheet",
     "draw_reliability",
-    "environment",
     "render_page",
+    "render_vessel_page",
+    "score_text",
     "worth_showing",
 ]
 
@@ -87,30 +89,37 @@ def render_page(
     Raises:
         MissingExtraError: when Jinja2 is missing.
     """
-    template = importlib.resources.files("msrf_monai.engines").joinpath("vessel_report.html.j2").read_text("utf-8")
-    page: str = (
-        environment()
-        .from_string(template)
-        .render(
-            summary=summary,
-            cases=cases,
-            pictures=pictures,
-            legend=LEGEND,
-            titles=SCORE_TITLES,
-            pixel_columns=PIXEL_COLUMNS,
-            topology_columns=VESSEL_TOPOLOGY_SCORES,
-            reliability=data_uri(reliability, "image/png"),
-        )
+    return render_vessel_page(
+        "msrf_monai.engines",
+        "vessel_report.html.j2",
+        summary=summary,
+        cases=cases,
+        pictures=pictures,
+        reliability=data_uri(reliability, "image/png"),
     )
-    return page
 
 
-def environment() -> Any:
-    """Return the Jinja2 environment of the pages of vessels, with their filters."""
-    jinja2 = require("jinja2", "train")
-    made = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    made.filters.update(score=score_text, protocol=protocol_title, jpeg=_jpeg, link=quote)
-    return made
+def render_vessel_page(package: str, name: str, **values: Any) -> str:
+    """Return a page of vessels: its template is given the legend, the titles and the columns of the scores, too.
+
+    Args:
+        package: the package that has the template.
+        name: file of the template.
+        **values: what the template shows.
+
+    Raises:
+        MissingExtraError: when Jinja2 is missing.
+    """
+    return render_template(
+        package,
+        name,
+        {"score": score_text, "protocol": protocol_title, "jpeg": _jpeg, "link": quote},
+        legend=LEGEND,
+        titles=SCORE_TITLES,
+        pixel_columns=PIXEL_COLUMNS,
+        topology_columns=VESSEL_TOPOLOGY_SCORES,
+        **values,
+    )
 
 
 def score_text(value: float | None, name: str = "f1") -> str:
@@ -129,14 +138,42 @@ def protocol_title(name: str, protocol: Mapping[str, Any]) -> str:
     return f"model, threshold {protocol['threshold']:.3g}{chosen}"
 
 
+def contact_sheet(
+    folder: Path,
+    pictures: Sequence[Mapping[str, Any]],
+    most: int,
+    *,
+    rows: Mapping[str, Mapping[str, Any]] | None = None,
+    linked_from: Path | None = None,
+    longest_px: int = 460,
+) -> list[SheetPicture]:
+    """Return small pictures of a report, spread evenly from the worst to the best.
+
+    Args:
+        folder: folder of the report.
+        pictures: ``pictures`` of its summary. Those that are not there are left out: another machine of a distributed
+            evaluation may have written them where this one cannot read.
+        most: number of pictures.
+        rows: scores by file; None for the F1 alone.
+        linked_from: folder of the page, inside which the report is; None for the report's own.
+        longest_px: of the longer side of each picture.
+    """
+    drawn = [each for each in pictures if (folder / each["overlay"]).is_file()]
+    sheet = []
+    for place in worth_showing(len(drawn), most):
+        each = drawn[place]
+        path = folder / each["overlay"]
+        with Image.open(path) as whole:
+            overlay = np.asarray(whole.convert("RGB"))[: each["height"]]  # without the legend
+        link = path.relative_to(folder if linked_from is None else linked_from).as_posix()
+        row = {"f1": each["f1"]} if rows is None else rows[each["file"]]
+        sheet.append(SheetPicture(each["file"], thumbnail_of(overlay, longest_px=longest_px), link, row))
+    return sheet
+
+
 def worth_showing(count: int, most: int) -> list[int]:
     """Return the places of at most ``most`` of ``count`` ranked pictures, spread evenly from the first to the last."""
     return sorted({int(place) for place in np.linspace(0, count - 1, min(count, most)).round()}) if count else []
-
-
-def data_uri(content: bytes, kind: str) -> str:
-    """Return a picture as an address that holds it."""
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def draw_reliability(calibration: Mapping[str, Any]) -> bytes:

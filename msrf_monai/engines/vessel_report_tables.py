@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from msrf_monai.engines.summary import _describe
+from msrf_monai.engines.report_parts import describe
 from msrf_monai.engines.vessel_report_cases import CALIBRATION_BINS, COUNTS, PixelCounts, Protocol
 from msrf_monai.errors import InputError
 from msrf_monai.metrics import VESSEL_SCORES, Confusion, vessel_pixel_scores
 
-__all__ = ["AGGREGATES", "as_csv", "case_table", "report_notes", "score_table", "summarise_vessels"]
+__all__ = [
+    "AGGREGATES",
+    "DEFINITIONS",
+    "aggregate_of",
+    "case_table",
+    "report_notes",
+    "row_of",
+    "score_table",
+    "summarise_vessels",
+]
 
 AGGREGATES = ("pooled", "mean", "std", "median", "min", "max", "interval_low", "interval_high", "undefined")
 """What tables.csv has a row of, for each protocol."""
@@ -81,22 +88,47 @@ def summarise_vessels(
                 "images": len(rows),
                 "pooled": _pooled(rows, pixels if (protocol.region, protocol.reader) == ("fov", "model") else None),
                 "per_image": {
-                    name: _describe(np.array([_or_nan(row[name]) for row in rows]), settings)
+                    name: describe(np.array([_or_nan(row[name]) for row in rows]), settings)
                     for name in VESSEL_SCORES
                     if name in rows[0]
                 },
             }
     primary = protocols[0].name
-    ranked = sorted(cases, key=lambda case: (_or_nan(_row_of(case, primary)["f1"]), str(case["file"])))
+    ranked = sorted(cases, key=lambda case: (_or_nan(row_of(case, primary)["f1"]), str(case["file"])))
     return {
         "images": len(cases),
         "primary": primary,
         "protocols": found,
         "calibration": _calibration(pixels),
-        "worst": [{"file": case["file"], "f1": _row_of(case, primary)["f1"]} for case in ranked[:10]],
+        "worst": [{"file": case["file"], "f1": row_of(case, primary)["f1"]} for case in ranked[:10]],
         "intervals": {**settings, "method": "percentile bootstrap over images"},
         "definitions": DEFINITIONS,
     }
+
+
+def aggregate_of(protocol: Mapping[str, Any], aggregate: str, score: str) -> Any:
+    """Return one number of a protocol of ``summarise_vessels``; None where there is none.
+
+    Args:
+        protocol: with ``pooled`` and ``per_image`` scores.
+        aggregate: one of ``AGGREGATES``.
+        score: name of the score.
+    """
+    if aggregate == "pooled":
+        return protocol["pooled"].get(score)
+    described = protocol["per_image"].get(score)
+    if described is None:
+        return None
+    if aggregate.startswith("interval"):
+        interval = described["interval"]
+        return None if interval is None else interval[aggregate == "interval_high"]
+    return described[aggregate]
+
+
+def row_of(case: Mapping[str, Any], protocol: str) -> Mapping[str, Any]:
+    """Return the row of an image under a protocol, by its name."""
+    row: Mapping[str, Any] = next(row for row in case["rows"] if row["protocol"] == protocol)
+    return row
 
 
 def case_table(cases: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -113,19 +145,9 @@ def score_table(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     for name, protocol in summary["protocols"].items():
         about = {key: protocol[key] for key in ("reader", "region", "threshold", "images")}
         for aggregate in AGGREGATES:
-            values = {score: _cell(protocol, aggregate, score) for score in VESSEL_SCORES}
+            values = {score: aggregate_of(protocol, aggregate, score) for score in VESSEL_SCORES}
             rows.append({"protocol": name, **about, "aggregate": aggregate, **values})
     return rows
-
-
-def as_csv(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Return rows of equal columns as a CSV table; None is an empty cell."""
-    rows = list(rows)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def report_notes(cases: Sequence[Mapping[str, Any]], *, has_observer: bool) -> list[str]:
@@ -170,23 +192,6 @@ def _calibration(pixels: PixelCounts) -> dict[str, Any]:
     ]
     ece = pixels.ece()
     return {"ece": ece if math.isfinite(ece) else None, "bins": bins}
-
-
-def _cell(protocol: Mapping[str, Any], aggregate: str, score: str) -> Any:
-    if aggregate == "pooled":
-        return protocol["pooled"].get(score)
-    described = protocol["per_image"].get(score)
-    if described is None:
-        return None
-    if aggregate.startswith("interval"):
-        interval = described["interval"]
-        return None if interval is None else interval[aggregate == "interval_high"]
-    return described[aggregate]
-
-
-def _row_of(case: Mapping[str, Any], protocol: str) -> Mapping[str, Any]:
-    row: Mapping[str, Any] = next(row for row in case["rows"] if row["protocol"] == protocol)
-    return row
 
 
 def _or_nan(value: float | None) -> float:

@@ -11,14 +11,14 @@ from typing import Any
 
 import ignite.distributed as idist
 import torch
-from ignite.engine import Events
 from torch import Tensor
 
 from msrf_monai.engines.best import versions
 from msrf_monai.engines.cases import UNKNOWN_FILE, case_names
+from msrf_monai.engines.report_parts import EvaluationHandler, absolute_path
 from msrf_monai.engines.vessel_report_cases import evaluated_items
 from msrf_monai.errors import DataError, InputError
-from msrf_monai.files import write_text
+from msrf_monai.json_files import write_json
 from msrf_monai.metrics import Confusion, choose_threshold, confusion, pixels_inside, vessel_pixel_scores
 
 __all__ = ["THRESHOLD_NAME", "ChooseThreshold", "read_threshold"]
@@ -27,7 +27,7 @@ _LOGGER = logging.getLogger(__name__)
 THRESHOLD_NAME = "threshold.json"
 
 
-class ChooseThreshold:
+class ChooseThreshold(EvaluationHandler):
     """Choose the threshold with the highest Dice over the pixels of all validation images together.
 
     Attach it to an evaluator of the **validation** part whose items have ``"probability"`` and ``"label"``, and
@@ -54,12 +54,6 @@ class ChooseThreshold:
         self._pixels: list[tuple[Tensor, Tensor]] = []
         self._has_fov = True
 
-    def attach(self, engine: Any) -> None:
-        """Register with an evaluator."""
-        engine.add_event_handler(Events.EPOCH_STARTED, self._begin)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
-
     def __call__(self, engine: Any) -> None:
         """Choose the threshold, write the file and put ``threshold`` and ``threshold_f1`` among the metrics.
 
@@ -84,7 +78,7 @@ class ChooseThreshold:
                 "rule": f"highest Dice over the pixels of all images together, in steps of 1/{self.steps}",
                 "versions": versions(),
             }
-            write_text(self.path, json.dumps(content, indent=4, allow_nan=False) + "\n")
+            write_json(self.path, content)
             _LOGGER.info("threshold %.3f (Dice %.4f) by %d validation images: %s", self.value, f1, count, self.path)
         idist.barrier()  # others may read the file next
 
@@ -93,7 +87,7 @@ class ChooseThreshold:
 
     def _collect(self, engine: Any) -> None:
         for item, name in zip(evaluated_items(engine), case_names(engine.state.batch), strict=True):
-            path = name if name == UNKNOWN_FILE else os.path.abspath(name)  # noqa: PTH100 - two links are two images
+            path = absolute_path(name)
             if path != UNKNOWN_FILE and path in self._names:
                 continue
             probability, label = (item[key][self.channel].detach().cpu() for key in ("probability", "label"))

@@ -15,8 +15,8 @@ from msrf_monai.experiments.cross_validation import CrossValidation, Plan, cross
 from msrf_monai.experiments.evaluations import EvaluationOutcome, EvaluationSpec
 from msrf_monai.experiments.folds import FoldSplit, make_folds
 from msrf_monai.experiments.pictures import Picture, PreparedPictures, read_pictures
-from msrf_monai.experiments.runner import Observer, ProcessRunner, Runner
-from msrf_monai.experiments.runs import Outcome, RunSpec
+from msrf_monai.experiments.runner import ProcessRunner, Runner
+from msrf_monai.experiments.runs import RunSpec
 from msrf_monai.experiments.singularity_maps import draw_singularity_maps, singularity_maps
 from msrf_monai.experiments.statistics import (
     MeanTest,
@@ -26,6 +26,7 @@ from msrf_monai.experiments.statistics import (
     holm,
     paired_t,
 )
+from msrf_monai.experiments.steps import Observer, Outcome
 
 __all__ = [
     "CrossDataset",

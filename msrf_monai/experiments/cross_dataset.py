@@ -7,16 +7,19 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from msrf_monai.data.splits import PARTS
 from msrf_monai.errors import CheckpointError, ConfigError, InputError
 from msrf_monai.experiments.cross_dataset_report import write_cross_results
 from msrf_monai.experiments.evaluations import EvaluationOutcome, EvaluationSpec, evaluate
+from msrf_monai.experiments.pictures import check_parts
 from msrf_monai.experiments.prepared_sets import PreparedSet, open_set
 from msrf_monai.experiments.runner import ProcessRunner, Runner
-from msrf_monai.experiments.variants import BundleConfigs, find_bundle
+from msrf_monai.experiments.steps import Observer, perform_all
+from msrf_monai.experiments.variants import BundleConfigs, check_commands, find_bundle, refuse_overrides
 from msrf_monai.experiments.workplace import digest_of, workplace
 from msrf_monai.files import sha256_of
 from msrf_monai.optional import require
@@ -38,12 +41,7 @@ THRESHOLD_KEY = "calibration_dir"
 """Key of a bundle's evaluation: the data set whose validation part chooses the threshold."""
 
 WHAT = "comparison of data sets"
-_OURS = frozenset(
-    {
-        *("bundle_root", "dataset_dir", "output_dir", "weights", "split", THRESHOLD_KEY),
-        *("config_file", "run_id", "args_file", "meta_file", "logging_file"),
-    }
-)
+_OURS = ("bundle_root", "dataset_dir", "output_dir", "weights", "split", THRESHOLD_KEY)
 
 
 @dataclass(frozen=True)
@@ -130,17 +128,8 @@ class CrossPlan:
     notes: tuple[str, ...]
 
 
-class EvaluationObserver(Protocol):
-    """Who is told of each evaluation; each method may do nothing."""
-
-    def begin(self, total: int) -> None:
-        """Hear the number of all evaluations."""
-
-    def started(self, spec: EvaluationSpec) -> None:
-        """Hear of one that begins."""
-
-    def ended(self, outcome: EvaluationOutcome) -> None:
-        """Hear of one that has ended, well or not."""
+EvaluationObserver = Observer[EvaluationSpec]
+"""Who is told of each evaluation; each method may do nothing."""
 
 
 def plan_cross_dataset(settings: CrossDataset) -> CrossPlan:
@@ -180,7 +169,7 @@ def plan_cross_dataset(settings: CrossDataset) -> CrossPlan:
     runs = tuple(spec for spec in specs if spec.images)
     if not runs:
         raise InputError("none of the data sets has a picture in the wanted parts; name other parts")
-    _check_commands(runs)
+    check_commands(spec.command for spec in _first_of_each(runs))
     notes = [
         f"{spec.model} was trained on {spec.dataset}, which has no picture in its test part: left out"
         if spec.is_own
@@ -219,18 +208,10 @@ def evaluate_across(
     """
     require("jinja2", "train")
     runner = runner or ProcessRunner()
-    outcomes = []
     with workplace(plan.output, plan.options, resume=plan.settings.resume, what=WHAT) as lock:
         for spec in plan.runs:
             _write_test_set(plan, spec)
-        if observer is not None:
-            observer.begin(len(plan.runs))
-        for spec in plan.runs:
-            if observer is not None:
-                observer.started(spec)
-            outcomes.append(evaluate(spec, runner, keep_open=(lock,)))
-            if observer is not None:
-                observer.ended(outcomes[-1])
+        outcomes = perform_all(plan.runs, partial(evaluate, runner=runner, keep_open=(lock,)), observer)
         if any(outcome.state != "failed" for outcome in outcomes):
             write_cross_results(plan, outcomes, command_line=command_line)
     return outcomes
@@ -239,12 +220,8 @@ def evaluate_across(
 def _check(settings: CrossDataset) -> None:
     if not settings.models or not settings.datasets:
         raise InputError("one trained network and one data set are needed at least")
-    taken = sorted(settings.overrides.keys() & _OURS)
-    if taken:
-        raise InputError(f"{taken[0]} cannot be overridden: it is set for each evaluation")
-    wrong = sorted(set(settings.parts or ()) - set(PARTS))
-    if wrong:
-        raise InputError(f"there is no part {wrong[0]!r}; expected some of {', '.join(PARTS)}")
+    refuse_overrides(settings.overrides, _OURS, "it is set for each evaluation")
+    check_parts(settings.parts or ())
 
 
 def _network(model: TrainedModel, overlays: Sequence[str]) -> TrainedNetwork:
@@ -261,10 +238,9 @@ def _network(model: TrainedModel, overlays: Sequence[str]) -> TrainedNetwork:
     trained_on = open_set(model.trained_on, bundle.root)
     if not trained_on.count(["validation"]) and not _has_folds(trained_on):
         raise InputError(f"{trained_on.folder}: has no validation part, on which the threshold is chosen")
-    files = [bundle.root / "configs" / name for name in ("train.json", "evaluate.json")] + list(configs.overlays)
     decides = {
         "weights": sha256_of(weights),
-        "configs": {str(path.relative_to(bundle.root)): sha256_of(path) for path in files},
+        "configs": configs.digests(),
         "trained_on": trained_on.sha256,
     }
     name = model.name or trained_on.name
@@ -329,14 +305,6 @@ def _test_folder(output: Path, name: str, parts: Sequence[str]) -> Path:
 def _write_test_set(plan: CrossPlan, spec: EvaluationSpec) -> None:
     parts = _parts(plan.settings, is_own=spec.is_own)
     plan.sets[spec.dataset].write_test_set(_test_folder(plan.output, spec.dataset, parts), parts)
-
-
-def _check_commands(runs: Sequence[EvaluationSpec]) -> None:
-    """Check the overrides of each network's first run, so that a misspelt key shows at once."""
-    from msrf_monai.bundle.overrides import check_overrides
-
-    for spec in _first_of_each(runs):
-        check_overrides(spec.command[3:])  # after: python -m monai.bundle
 
 
 def _first_of_each(runs: Sequence[EvaluationSpec]) -> Iterator[EvaluationSpec]:

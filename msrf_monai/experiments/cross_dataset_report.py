@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import importlib.resources
-import io
 import json
 import logging
 import shlex
@@ -13,24 +10,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from PIL import Image
-
 from msrf_monai.bundle.manifest import git_commit
-from msrf_monai.engines.vessel_report_overlay import LEGEND, thumbnail_of
-from msrf_monai.engines.vessel_report_page import (
-    PIXEL_COLUMNS,
-    SCORE_TITLES,
-    SheetPicture,
-    environment,
-    worth_showing,
-)
-from msrf_monai.engines.vessel_report_tables import AGGREGATES, DEFINITIONS
+from msrf_monai.engines.report_parts import as_csv
+from msrf_monai.engines.vessel_report_page import SheetPicture, contact_sheet, render_vessel_page, score_text
+from msrf_monai.engines.vessel_report_tables import AGGREGATES, DEFINITIONS, aggregate_of
 from msrf_monai.errors import DataError
 from msrf_monai.experiments.evaluations import EvaluationOutcome, EvaluationSpec
-from msrf_monai.experiments.runs import SUMMARY
+from msrf_monai.experiments.steps import SUMMARY
 from msrf_monai.files import write_text
-from msrf_monai.metrics import VESSEL_SCORES, VESSEL_TOPOLOGY_SCORES
+from msrf_monai.json_files import write_json
+from msrf_monai.metrics import VESSEL_SCORES
 from msrf_monai.runtime import versions
 
 if TYPE_CHECKING:
@@ -91,14 +80,14 @@ def write_cross_results(
         },
         "options": dict(plan.options),
         "results": results,
-        "failed": [_failure(outcome) for outcome in outcomes if outcome.state == "failed"],
+        "failed": [outcome.about_failure() for outcome in outcomes if outcome.state == "failed"],
         "notes": [*plan.notes, *_common_notes(results)],
         "definitions": DEFINITIONS,
         "versions": versions(),
     }
     pictures = {f"{spec.model} {spec.dataset}": _pictures(plan.output, spec) for spec in done}
     write_text(plan.output / "results.csv", _csv(results))
-    write_text(plan.output / _RESULTS, json.dumps(summary, indent=4, allow_nan=False, ensure_ascii=False) + "\n")
+    write_json(plan.output / _RESULTS, summary, ascii_only=False)
     path = plan.output / CROSS_REPORT_NAME
     write_text(path, _page(summary, pictures, {f"{spec.model} {spec.dataset}": spec.command for spec in done}))
     _LOGGER.info("results of %d evaluations: %s", len(done), path)
@@ -115,7 +104,7 @@ def headline(output: Path) -> list[str]:
     lines = []
     for result in summary["results"]:
         pooled = result["protocols"]["fov_chosen"]["pooled"]
-        f1, auc = (_text(pooled.get(name)) for name in ("f1", "auc_roc"))
+        f1, auc = (score_text(pooled.get(name)) for name in ("f1", "auc_roc"))
         lines.append(
             f"{result['model']} on {result['dataset']} ({result['images']} images): pooled F1 {f1}, AUC {auc} "
             f"in the field of view at {result['threshold']:.3g}"
@@ -184,48 +173,18 @@ def _csv(results: Sequence[Mapping[str, Any]]) -> str:
         for result in results
     ]
     kept = [column for column in rows[0] if any(row[column] is not None for row in rows)]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, kept, lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    return as_csv(rows, kept)
 
 
 def _cell(result: Mapping[str, Any], protocol: str, aggregate: str, score: str) -> Any:
     found = result["protocols"].get(protocol)
-    if found is None:
-        return None
-    if aggregate == "pooled":
-        return found["pooled"].get(score)
-    described = found["per_image"].get(score)
-    if described is None or described["mean"] is None:
-        return None
-    if aggregate.startswith("interval"):
-        return described["interval"][aggregate == "interval_high"]
-    return described[aggregate]
+    return None if found is None else aggregate_of(found, aggregate, score)
 
 
 def _pictures(output: Path, spec: EvaluationSpec) -> list[SheetPicture]:
     """Return the pictures of the lowest, a middle and the highest F1 of a pair."""
-    folder = spec.folder / "evaluation"
     found = json.loads((spec.folder / SUMMARY).read_text(encoding="utf-8"))["pictures"]
-    found = [each for each in found if (folder / each["overlay"]).is_file()]
-    pictures = []
-    for place in worth_showing(len(found), _PICTURES):
-        each = found[place]
-        with Image.open(folder / each["overlay"]) as whole:
-            overlay = np.asarray(whole.convert("RGB"))[: each["height"]]
-        link = (folder / each["overlay"]).relative_to(output).as_posix()
-        pictures.append(SheetPicture(each["file"], thumbnail_of(overlay, longest_px=380), link, {"f1": each["f1"]}))
-    return pictures
-
-
-def _failure(outcome: EvaluationOutcome) -> dict[str, Any]:
-    failure = outcome.failure
-    about = {**outcome.spec.identity, "message": "", "log": "", "lines": []}
-    if failure is None:
-        return about
-    return {**about, "message": failure.message, "log": str(failure.log), "lines": list(failure.lines)}
+    return contact_sheet(spec.folder / "evaluation", found, _PICTURES, linked_from=output, longest_px=380)
 
 
 def _page(
@@ -233,23 +192,7 @@ def _page(
     pictures: Mapping[str, Sequence[SheetPicture]],
     commands: Mapping[str, Sequence[str]],
 ) -> str:
-    package = importlib.resources.files("msrf_monai.experiments")
-    template = package.joinpath("cross_dataset.html.j2").read_text("utf-8")
-    page: str = (
-        environment()
-        .from_string(template)
-        .render(
-            summary=summary,
-            pictures=pictures,
-            commands={pair: shlex.join(command) for pair, command in commands.items()},
-            legend=LEGEND,
-            titles=SCORE_TITLES,
-            pixel_columns=PIXEL_COLUMNS,
-            topology_columns=VESSEL_TOPOLOGY_SCORES,
-        )
+    shown = {pair: shlex.join(command) for pair, command in commands.items()}
+    return render_vessel_page(
+        "msrf_monai.experiments", "cross_dataset.html.j2", summary=summary, pictures=pictures, commands=shown
     )
-    return page
-
-
-def _text(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"

@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from msrf_monai.errors import InputError
 from msrf_monai.experiments.folds import FoldSplit, make_folds
 from msrf_monai.experiments.pictures import PreparedPictures, find_dataset, read_pictures, write_fold
 from msrf_monai.experiments.report import write_results
-from msrf_monai.experiments.runner import Observer, ProcessRunner, Runner
-from msrf_monai.experiments.runs import Outcome, RunSpec, perform
-from msrf_monai.experiments.variants import BundleConfigs, Variant, find_bundle
+from msrf_monai.experiments.runner import ProcessRunner, Runner
+from msrf_monai.experiments.runs import RunSpec, perform
+from msrf_monai.experiments.steps import Observer, Outcome, perform_all
+from msrf_monai.experiments.variants import BundleConfigs, Variant, check_commands, find_bundle, refuse_overrides
 from msrf_monai.experiments.workplace import digest_of, workplace
 from msrf_monai.files import sha256_of
 from msrf_monai.optional import require
@@ -26,13 +28,8 @@ __all__ = ["CrossValidation", "Plan", "cross_validate", "plan_cross_validation"]
 _LOGGER = logging.getLogger(__name__)
 
 SCORES = ("dice", "iou", "precision", "recall")
-_OURS = frozenset(
-    {
-        *("bundle_root", "dataset_dir", "ckpt_dir", "output_dir", "seed", "fold", "resume", "split", "weights"),
-        *("config_file", "run_id", "args_file", "meta_file", "logging_file"),
-    }
-)
-"""Keys that a cross-validation sets itself, or that are no keys of the configuration."""
+_OURS = ("bundle_root", "dataset_dir", "ckpt_dir", "output_dir", "seed", "fold", "resume", "split", "weights")
+"""Keys that a cross-validation sets itself."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +144,7 @@ def plan_cross_validation(settings: CrossValidation) -> Plan:
     output = Path(settings.output).expanduser().resolve()
     options = _options(settings, pictures, configs, variants, strata is not None, is_grouped)
     runs = [_run(settings, output, configs, options, split, variant) for split in splits for variant in variants]
-    _check_commands(runs[: len(variants)])
+    check_commands(command for spec in runs[: len(variants)] for command in (spec.training, spec.evaluation))
     return Plan(
         settings=settings,
         output=output,
@@ -168,9 +165,9 @@ def cross_validate(
     plan: Plan,
     *,
     runner: Runner | None = None,
-    observer: Observer | None = None,
+    observer: Observer[RunSpec] | None = None,
     command_line: Sequence[str] = (),
-) -> list[Outcome]:
+) -> list[Outcome[RunSpec]]:
     """Do all runs that are not finished yet, then write tables, figures and the page.
 
     A run that fails does not stop the others. What was finished by an earlier call is kept; an interrupted training
@@ -193,18 +190,10 @@ def cross_validate(
     for module in ("matplotlib.figure", "jinja2"):
         require(module, "train")
     runner = runner or ProcessRunner()
-    outcomes = []
     with workplace(plan.output, plan.options, resume=plan.settings.resume) as lock:
         for split in plan.splits:
             write_fold(fold_folder(plan.output, split.index), plan.pictures, split)
-        if observer is not None:
-            observer.begin(len(plan.runs))
-        for spec in plan.runs:
-            if observer is not None:
-                observer.started(spec)
-            outcomes.append(perform(spec, runner, keep_open=(lock,)))
-            if observer is not None:
-                observer.ended(outcomes[-1])
+        outcomes = perform_all(plan.runs, partial(perform, runner=runner, keep_open=(lock,)), observer)
         if any(outcome.state != "failed" for outcome in outcomes):
             write_results(plan, outcomes, command_line=command_line)
     return outcomes
@@ -230,9 +219,7 @@ def _variants(configs: BundleConfigs, settings: CrossValidation) -> tuple[tuple[
 
 
 def _check_overrides(settings: CrossValidation) -> None:
-    taken = sorted(settings.overrides.keys() & _OURS)
-    if taken:
-        raise InputError(f"{taken[0]} cannot be overridden: a cross-validation sets it for each run")
+    refuse_overrides(settings.overrides, _OURS, "a cross-validation sets it for each run")
     if settings.score not in SCORES:
         raise InputError(f"the score is {settings.score!r}; expected one of {', '.join(SCORES)}")
 
@@ -246,7 +233,6 @@ def _options(
     is_grouped: bool,
 ) -> dict[str, Any]:
     """Return all that decides the results; files by their digests, so that folders may move."""
-    files = [*(configs.root / "configs" / name for name in ("train.json", "evaluate.json")), *configs.overlays]
     return {
         "dataset": {"name": pictures.name, "dataset.json": pictures.sha256, "parts": ",".join(pictures.parts)},
         "folds": settings.folds,
@@ -257,7 +243,7 @@ def _options(
         "dev_share": settings.dev_share,
         "overlays": ",".join(settings.overlays),
         "overrides": dict(settings.overrides),
-        "configs": {str(path.relative_to(configs.root)): sha256_of(path) for path in files},
+        "configs": configs.digests(),
         "variants": {each.name: sha256_of(each.overlay) if each.overlay is not None else None for each in variants},
     }
 
@@ -290,15 +276,6 @@ def _run(
         digest=digest_of({**decides, "test": split.test}),
         can_resume=can_resume,
     )
-
-
-def _check_commands(runs: Sequence[RunSpec]) -> None:
-    """Check the overrides of each variant's first run, so that a misspelt key does not show after hours."""
-    from msrf_monai.bundle.overrides import check_overrides
-
-    for spec in runs:
-        for command in (spec.training, spec.evaluation):
-            check_overrides(command[3:])  # after: python -m monai.bundle
 
 
 def _notes(pictures: PreparedPictures, splits: Sequence[FoldSplit]) -> list[str]:

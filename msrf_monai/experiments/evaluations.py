@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from msrf_monai.experiments.runner import Runner
-from msrf_monai.experiments.runs import CASES, SUMMARY, Failure, begin, is_whole, read_record, run_step
+from msrf_monai.experiments.steps import CASES, SUMMARY, Outcome, Step, run_steps
 
 __all__ = ["REPORT", "EvaluationOutcome", "EvaluationSpec", "evaluate"]
 
@@ -44,42 +43,14 @@ class EvaluationSpec:
         return {"model": self.model, "dataset": self.dataset}
 
 
-@dataclass(frozen=True)
-class EvaluationOutcome:
-    """How an evaluation has ended.
-
-    Attributes:
-        spec: the evaluation.
-        state: "finished" now, "reused" from an earlier call, or "failed".
-        seconds: wall time now, 0 for one that was reused.
-        failure: why it failed.
-    """
-
-    spec: EvaluationSpec
-    state: Literal["finished", "reused", "failed"]
-    seconds: float = 0.0
-    failure: Failure | None = None
+EvaluationOutcome = Outcome[EvaluationSpec]
+"""How an evaluation has ended."""
 
 
 def evaluate(spec: EvaluationSpec, runner: Runner, *, keep_open: Sequence[int] = ()) -> EvaluationOutcome:
     """Bring an evaluation to its end, or keep it where it is finished.
 
-    Args:
-        spec: the evaluation.
-        runner: what runs the command.
-        keep_open: file descriptors that the process inherits.
-
-    Returns:
-        How it ended. A command that fails makes a failed outcome, not an error.
-
-    Raises:
-        StorageError: when a record or a log cannot be written.
+    Arguments, result and errors are those of ``run_steps``.
     """
-    record = read_record(spec)
-    if record is not None and is_whole(spec, record, "evaluation"):
-        return EvaluationOutcome(spec, "reused")
-    started = time.monotonic()
-    record = begin(spec, keep=False)
-    failure = run_step(spec, record, "evaluation", spec.command, (CASES, SUMMARY, REPORT), runner, keep_open)
-    seconds = time.monotonic() - started
-    return EvaluationOutcome(spec, "finished" if failure is None else "failed", seconds, failure)
+    step = Step("evaluation", spec.command, (CASES, SUMMARY, REPORT))
+    return run_steps(spec, (step,), runner, keep_open=keep_open)

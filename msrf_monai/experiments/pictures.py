@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -16,9 +15,11 @@ from msrf_monai.data.splits import PARTS
 from msrf_monai.errors import DataError, InputError
 from msrf_monai.experiments.folds import FoldSplit
 from msrf_monai.files import sha256_of
+from msrf_monai.json_files import read_json
 
-__all__ = ["Picture", "PreparedPictures", "find_dataset", "read_pictures", "write_fold"]
+__all__ = ["Picture", "PreparedPictures", "check_parts", "find_dataset", "read_pictures", "write_fold"]
 
+PREPARE_AGAIN = "prepare the data set again"
 _HEADER_KEYS = ("name", "description", "reference", "licence", "citation", "modality", "labels")
 
 
@@ -107,6 +108,20 @@ def find_dataset(name_or_dir: str | os.PathLike[str], bundle: Path) -> Path:
     )
 
 
+def check_parts(parts: Sequence[str]) -> None:
+    """Refuse a part that no data set has.
+
+    Args:
+        parts: names of parts.
+
+    Raises:
+        InputError: when one of them is unknown.
+    """
+    wrong = sorted(set(parts) - set(PARTS))
+    if wrong:
+        raise InputError(f"there is no part {wrong[0]!r}; expected some of {', '.join(PARTS)}")
+
+
 def read_pictures(dataset_dir: Path, *, parts: Sequence[str] | None = None) -> PreparedPictures:
     """Read which pictures a prepared data set offers for cross-validation.
 
@@ -119,9 +134,7 @@ def read_pictures(dataset_dir: Path, *, parts: Sequence[str] | None = None) -> P
         DataError: when the folder or a file is missing, no part has a picture, or a name occurs twice.
         InputError: when there is no part of that name.
     """
-    wrong = sorted(set(parts or ()) - set(PARTS))
-    if wrong:
-        raise InputError(f"there is no part {wrong[0]!r}; expected some of {', '.join(PARTS)}")
+    check_parts(parts or ())
     path = dataset_dir / DATALIST_NAME
     content = _read(path)
     wanted = parts or (PARTS if content.get("split") == "random" else PARTS[:2])
@@ -181,12 +194,9 @@ def _names(split: FoldSplit) -> tuple[tuple[str, ...], ...]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as JSON ({error}); prepare the data set again") from error
+    content = read_json(path, PREPARE_AGAIN)
     if not isinstance(content, dict):
-        raise DataError(f"{path}: holds a {type(content).__name__}; expected an object; prepare the data set again")
+        raise DataError(f"{path}: holds a {type(content).__name__}; expected an object; {PREPARE_AGAIN}")
     return content
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,8 +11,9 @@ from typing import Any
 from msrf_monai.data.folder import DATALIST_NAME
 from msrf_monai.data.splits import PARTS
 from msrf_monai.errors import DataError, InputError
-from msrf_monai.experiments.pictures import find_dataset
-from msrf_monai.files import sha256_of, write_text
+from msrf_monai.experiments.pictures import PREPARE_AGAIN, find_dataset
+from msrf_monai.files import sha256_of
+from msrf_monai.json_files import read_json, write_json
 
 __all__ = ["PreparedSet", "open_set"]
 
@@ -64,7 +64,7 @@ class PreparedSet:
             "test": sorted(items, key=lambda item: str(item["image"])),
             "sha256": {self._path(name): digest for name, digest in sorted(known.items())},
         }
-        write_text(folder / DATALIST_NAME, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        write_json(folder / DATALIST_NAME, content, indent=2, ascii_only=False)
 
     def _absolute(self, item: Mapping[str, Any]) -> dict[str, Any]:
         paths = {key: self._path(item[key]) for key in _PATHS if isinstance(item.get(key), str)}
@@ -87,17 +87,14 @@ def open_set(name_or_dir: str | os.PathLike[str], bundle: Path) -> PreparedSet:
     """
     folder = find_dataset(name_or_dir, bundle)
     path = folder / DATALIST_NAME
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as JSON ({error}); prepare the data set again") from error
+    content = read_json(path, PREPARE_AGAIN)
     is_whole = isinstance(content, dict) and all(
         isinstance(item, dict) and isinstance(item.get("image"), str) and isinstance(item.get("label"), str)
         for part in PARTS
         for item in content.get(part) or ()
     )
     if not is_whole:
-        raise DataError(f"{path}: expected lists of pictures with image and label; prepare the data set again")
+        raise DataError(f"{path}: expected lists of pictures with image and label; {PREPARE_AGAIN}")
     name = str(content.get("name") or folder.name)
     if name in (".", "..") or any(character in name for character in '/\\:*?"<>|\0'):
         raise InputError(f"{path}: the data set's name {name!r} cannot be that of a folder; rename it there")

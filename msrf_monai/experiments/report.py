@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import importlib.resources
 import json
 import logging
 import shlex
@@ -14,11 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msrf_monai.bundle.manifest import git_commit
+from msrf_monai.engines.html_page import data_uri, render_template
+from msrf_monai.engines.report_parts import as_csv
 from msrf_monai.experiments.figures import draw_boxes, draw_differences, draw_folds, draw_learning_curves
-from msrf_monai.experiments.results import TABLE_SCORES, Results, as_csv, collect, summarise_results
-from msrf_monai.experiments.runs import Outcome, read_record
+from msrf_monai.experiments.results import TABLE_SCORES, Results, collect, summarise_results
+from msrf_monai.experiments.runs import RunSpec
+from msrf_monai.experiments.steps import Outcome, read_record
 from msrf_monai.files import write_bytes, write_text
-from msrf_monai.optional import require
+from msrf_monai.json_files import write_json
 from msrf_monai.runtime import versions
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ METHODS = {
 }
 
 
-def write_results(plan: Plan, outcomes: Sequence[Outcome], *, command_line: Sequence[str] = ()) -> Path:
+def write_results(plan: Plan, outcomes: Sequence[Outcome[RunSpec]], *, command_line: Sequence[str] = ()) -> Path:
     """Write per_fold.csv, per_image.csv, summary.json, the figures and the page.
 
     Args:
@@ -83,13 +84,13 @@ def write_results(plan: Plan, outcomes: Sequence[Outcome], *, command_line: Sequ
         **found,
         "statistics": {"test_to_training_ratio": ratio, "confidence": _CONFIDENCE, "bootstrap_samples": _SAMPLES}
         | METHODS,
-        "failed": [_failure(outcome) for outcome in outcomes if outcome.state == "failed"],
+        "failed": [outcome.about_failure() for outcome in outcomes if outcome.state == "failed"],
         "notes": [*plan.notes, *_version_notes(outcomes)],
     }
     figures = _figures(results, found, names, settings.score)
     write_text(plan.output / "per_image.csv", as_csv(results.images))
     write_text(plan.output / "per_fold.csv", as_csv(results.folds))
-    write_text(plan.output / "summary.json", json.dumps(summary, indent=4, allow_nan=False) + "\n")
+    write_json(plan.output / "summary.json", summary)
     for name, content in figures.items():
         write_bytes(plan.output / "figures" / f"{name}.png", content)
     path = plan.output / REPORT_NAME
@@ -165,17 +166,7 @@ def _about(plan: Plan, command_line: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _failure(outcome: Outcome) -> dict[str, Any]:
-    return {
-        "variant": outcome.spec.variant,
-        "fold": outcome.spec.fold,
-        "message": outcome.message,
-        "log": str(outcome.log),
-        "lines": list(outcome.lines),
-    }
-
-
-def _version_notes(outcomes: Sequence[Outcome]) -> list[str]:
+def _version_notes(outcomes: Sequence[Outcome[RunSpec]]) -> list[str]:
     """Say when runs were made by different versions."""
     seen: dict[str, set[str]] = {}
     for outcome in outcomes:
@@ -200,34 +191,35 @@ def _figures(results: Results, found: Mapping[str, Any], names: Sequence[str], s
     return figures
 
 
-def _page(summary: Mapping[str, Any], results: Results, figures: Mapping[str, bytes], done: Sequence[Outcome]) -> str:
-    jinja2 = require("jinja2", "train")
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(
-        number=_number, signed=_signed, p=p_text, verdict=verdict, minutes=lambda seconds: f"{seconds / 60:.1f} min"
-    )
-    template = importlib.resources.files("msrf_monai.experiments").joinpath("report.html.j2").read_text("utf-8")
+def _page(
+    summary: Mapping[str, Any], results: Results, figures: Mapping[str, bytes], done: Sequence[Outcome[RunSpec]]
+) -> str:
     commands = [
         {"run": f"{outcome.spec.variant}, fold {outcome.spec.fold}", "lines": [shlex.join(outcome.spec.training),
          shlex.join(outcome.spec.evaluation)]}
         for outcome in done
     ]  # fmt: skip
-    page: str = environment.from_string(template).render(
+    filters = {"number": _number, "signed": _signed, "p": p_text, "verdict": verdict, "minutes": _minutes}
+    return render_template(
+        "msrf_monai.experiments",
+        "report.html.j2",
+        filters,
         summary=summary,
         folds=results.folds,
         scores=[(name, _SCORE_NAMES[name]) for name in TABLE_SCORES],
         score_name=_SCORE_NAMES[summary["score"]],
-        figures={name: f"data:image/png;base64,{base64.b64encode(png).decode()}" for name, png in figures.items()},
+        figures={name: data_uri(png, "image/png") for name, png in figures.items()},
         commands=commands,
         methods=METHODS,
     )
-    return page
 
 
 def _number(value: float | None, digits: int = 4) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:.1f} min"
 
 
 def _signed(value: float | None) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
-import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,11 +15,14 @@ import numpy as np
 from msrf_monai.errors import DataError
 from msrf_monai.experiments.folds import FoldSplit
 from msrf_monai.experiments.pictures import Picture, match_file
-from msrf_monai.experiments.runs import CASES, HISTORY, SUMMARY, WEIGHTS, RunSpec, read_record
+from msrf_monai.experiments.runs import HISTORY, WEIGHTS, RunSpec
 from msrf_monai.experiments.statistics import Comparison, MeanTest, clustered_interval, compare, holm
+from msrf_monai.experiments.steps import CASES, SUMMARY, read_record
+from msrf_monai.json_files import read_json
 
-__all__ = ["TABLE_SCORES", "Results", "as_csv", "collect", "summarise_results"]
+__all__ = ["TABLE_SCORES", "Results", "collect", "summarise_results"]
 
+_AGAIN = "remove the run's folder and run again"
 TABLE_SCORES = ("dice", "iou", "precision", "recall", "hd95_px")
 """Scores of one image; the distance is in pixels of the network's working size, lower is better."""
 
@@ -121,15 +122,6 @@ def summarise_results(
     }
 
 
-def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return rows of the same keys as a table with a header; None is an empty cell."""
-    table = io.StringIO()
-    writer = csv.DictWriter(table, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return table.getvalue()
-
-
 def _image_rows(spec: RunSpec, tested: Sequence[Picture]) -> list[dict[str, Any]]:
     path = spec.folder / CASES
     rows = {}
@@ -146,8 +138,8 @@ def _image_rows(spec: RunSpec, tested: Sequence[Picture]) -> list[dict[str, Any]
 
 
 def _fold_row(spec: RunSpec, rows: Sequence[Mapping[str, Any]], history: list[dict[str, float]]) -> dict[str, Any]:
-    summary = _read_json(spec.folder / SUMMARY)
-    best = _read_json(spec.folder / WEIGHTS.replace(".pt", ".json")) if _has_best(spec) else {}
+    summary = dict(read_json(spec.folder / SUMMARY, _AGAIN))
+    best = dict(read_json(spec.folder / WEIGHTS.replace(".pt", ".json"), _AGAIN)) if _has_best(spec) else {}
     record = read_record(spec) or {"steps": {}}
     return {
         "variant": spec.variant,
@@ -253,17 +245,7 @@ def _read_csv(path: Path) -> list[dict[str, str]]:
         with path.open(newline="", encoding="utf-8") as handle:
             return list(csv.DictReader(handle))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(
-            f"{path}: cannot be read as a table ({error}); remove the run's folder and run again"
-        ) from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as JSON ({error}); remove the run's folder and run again") from error
-    return dict(content)
+        raise DataError(f"{path}: cannot be read as a table ({error}); {_AGAIN}") from error
 
 
 def _number(text: str | None) -> float | None:

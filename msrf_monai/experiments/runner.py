@@ -1,4 +1,4 @@
-"""Run a command in a process of its own, with a log; and who is told how far it is."""
+"""Run a command in a process of its own, with a log."""
 
 from __future__ import annotations
 
@@ -7,14 +7,11 @@ import shlex
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from msrf_monai.errors import StorageError
 
-if TYPE_CHECKING:
-    from msrf_monai.experiments.runs import Outcome, RunSpec
-
-__all__ = ["Observer", "ProcessRunner", "Runner", "last_lines"]
+__all__ = ["ProcessRunner", "Runner", "last_lines"]
 
 _GRACE_S = 10.0  # between asking a process to end and ending it
 _TAIL_BYTES = 16_384
@@ -26,19 +23,6 @@ class Runner(Protocol):
     def __call__(self, command: Sequence[str], log: Path, *, keep_open: Sequence[int] = ()) -> int:
         """Run a command, append its output to ``log``, and return its exit code."""
         ...
-
-
-class Observer(Protocol):
-    """Who is told of each run; each method may do nothing."""
-
-    def begin(self, total: int) -> None:
-        """Hear the number of all runs."""
-
-    def started(self, spec: RunSpec) -> None:
-        """Hear of a run that begins."""
-
-    def ended(self, outcome: Outcome) -> None:
-        """Hear of a run that has ended, well or not."""
 
 
 class ProcessRunner:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from msrf_monai.errors import ConfigError, InputError
+from msrf_monai.files import sha256_of
 
-__all__ = ["BundleConfigs", "Variant", "find_bundle"]
+__all__ = ["BundleConfigs", "Variant", "check_commands", "find_bundle", "refuse_overrides"]
 
 DEFAULT_FOLDER = "recalibration"
 AS_IT_IS = "default"
+_NO_KEYS = frozenset({"config_file", "run_id", "args_file", "meta_file", "logging_file"})
+"""Options of a bundle's command that are no keys of the configuration."""
 _SAME_OVERLAY = {"isic2017": "isic2018"}
 """Data sets that share the overlay of another."""
 
@@ -98,6 +101,11 @@ class BundleConfigs:
         )
         return own + others
 
+    def digests(self) -> dict[str, str]:
+        """Return the SHA-256 of train.json, evaluate.json and the overlays of every run, by path in the bundle."""
+        files = [*(self.root / "configs" / name for name in ("train.json", "evaluate.json")), *self.overlays]
+        return {str(path.relative_to(self.root)): sha256_of(path) for path in files}
+
     def training_files(self, variant: Variant) -> list[Path]:
         """Return the configuration files of a training, in their order."""
         own = [variant.overlay] if variant.overlay is not None else []
@@ -154,3 +162,34 @@ def find_bundle(bundle: str | os.PathLike[str]) -> BundleConfigs:
         if not isinstance(content, dict):
             raise ConfigError(f"{path}: holds a {type(content).__name__}; expected an object")
     return BundleConfigs(root)
+
+
+def refuse_overrides(overrides: Iterable[str], ours: Iterable[str], reason: str) -> None:
+    """Refuse overrides of keys that an experiment sets itself, or that are no keys of the configuration.
+
+    Args:
+        overrides: the keys that are to be overridden.
+        ours: the keys that the experiment sets.
+        reason: why those cannot be overridden, for the error.
+
+    Raises:
+        InputError: when one of them is overridden.
+    """
+    taken = sorted(set(overrides) & (_NO_KEYS | set(ours)))
+    if taken:
+        raise InputError(f"{taken[0]} cannot be overridden: {reason}")
+
+
+def check_commands(commands: Iterable[Sequence[str]]) -> None:
+    """Check the overrides of commands, so that a misspelt key does not show after hours.
+
+    Args:
+        commands: of ``BundleConfigs.command``.
+
+    Raises:
+        ConfigError: when an override names no key.
+    """
+    from msrf_monai.bundle.overrides import check_overrides
+
+    for command in commands:
+        check_overrides(command[3:])  # after: python -m monai.bundle

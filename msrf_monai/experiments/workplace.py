@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from msrf_monai.errors import InputError, StorageError
-from msrf_monai.files import write_text
+from msrf_monai.json_files import write_json
 from msrf_monai.runtime import versions
 
 __all__ = ["digest_of", "workplace"]
@@ -65,7 +65,7 @@ def workplace(
             )
         variants = {**known.get("variants", {}), **options.get("variants", {})}
         record = {"format": _FORMAT, "versions": versions(), "options": {**options, "variants": variants}}
-        write_text(path, json.dumps(record, indent=4) + "\n")
+        write_json(path, record)
         yield lock
     finally:
         os.close(lock)
