@@ -5,17 +5,16 @@ from __future__ import annotations
 import csv
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import torch
 
-SCRIPT = Path(__file__).with_name("distributed_job.py")
+from support import distributed_job
+from support.processes import run_script
 
 
 def test_two_processes_agree_leave_bad_batches_out_together_and_write_once(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, str(SCRIPT), str(tmp_path)], capture_output=True, text=True, timeout=240)
+    done = run_script(distributed_job.__file__, tmp_path, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
     first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2))
     assert "norm.running_var" in first["validated"]

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -21,20 +18,14 @@ from torch import Tensor, nn
 from msrf_monai.engines import CoupledGanTrainer, History, KeyMetric, NaNGuard, draw_curves
 from msrf_monai.errors import CheckpointError, ConfigError, NonFiniteLossError
 from msrf_monai.losses import HiGMISGeneratorLoss, ReciprocalLoss
-
-SCRIPT = Path(__file__).with_name("gan_job.py")
+from support import gan_job
+from support.processes import run_script
 
 
 @pytest.fixture(scope="session")
 def gan() -> ModuleType:
     """The module ``gan_job``."""
-    spec = importlib.util.spec_from_file_location("msrf_tests_gan_job", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return gan_job
 
 
 def items(count: int = 2, size: tuple[int, int] = (32, 32), fill: float | None = None) -> list[dict[str, Tensor]]:
@@ -250,7 +241,7 @@ def test_a_training_broken_off_in_an_epoch_ends_with_the_bits_of_one_without_a_s
 
 @pytest.mark.slow
 def test_a_killed_training_ends_with_the_bits_of_one_without_a_stop(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, str(SCRIPT), str(tmp_path)], capture_output=True, text=True, timeout=500)
+    done = run_script(gan_job.__file__, tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     outcome = json.loads(done.stdout)
     assert outcome["codes"] == [-9, 0, 0]  # killed in the second epoch, resumed; and the unbroken one
@@ -258,8 +249,7 @@ def test_a_killed_training_ends_with_the_bits_of_one_without_a_stop(tmp_path: Pa
 
 
 def test_two_processes_keep_the_four_networks_alike_and_leave_a_bad_batch_out_together(tmp_path: Path) -> None:
-    command = [sys.executable, str(SCRIPT), str(tmp_path), "distributed"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
+    done = run_script(gan_job.__file__, tmp_path, "distributed")
     assert done.returncode == 0, done.stderr[-3000:]
     first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2))
     assert first == second

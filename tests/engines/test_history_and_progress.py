@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import math
 import statistics
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +21,7 @@ from msrf_monai.engines import History, Progress, TrainingCurves, draw_curves
 from msrf_monai.engines.curves import _plot as plot
 from msrf_monai.engines.history import loss_of, scalars
 from msrf_monai.errors import MissingExtraError
+from support.strict_json import strict_json
 
 
 def test_each_epoch_has_one_row_with_the_mean_loss_rate_and_metric(tmp_path: Path, job: ModuleType) -> None:
@@ -41,6 +43,54 @@ def test_each_epoch_has_one_row_with_the_mean_loss_rate_and_metric(tmp_path: Pat
         assert 0 <= float(row["val_dice"]) <= 1
     assert json.loads((tmp_path / "history.json").read_text()) == run["history"].rows
     assert list(rows[0]) == ["epoch", "train_loss", "learning_rate", "seconds", "val_dice"]
+
+
+class Undefined:
+    """Puts a metric among the evaluator's that has a value in the second epoch only."""
+
+    def attach(self, engine: Any) -> None:
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Any) -> None:
+        engine.state.metrics["val_mcc"] = 0.5 if engine.state.epoch == 2 else float("nan")
+
+
+def test_an_undefined_metric_is_null_in_the_file_and_nan_for_its_readers(tmp_path: Path, job: ModuleType) -> None:
+    job.build(tmp_path, epochs=2, validation_handlers=[Undefined()])["trainer"].run()
+    rows = strict_json(tmp_path / "history.json")
+    assert [row["val_mcc"] for row in rows] == [None, 0.5]
+    assert [row["val_mcc"] for row in csv.DictReader((tmp_path / "history.csv").open())] == ["nan", "0.5"]
+
+    resumed = job.build(tmp_path, epochs=3, resume=True, validation_handlers=[Undefined()])
+    resumed["trainer"].run()
+    assert [row["val_mcc"] for row in resumed["history"].rows] == pytest.approx([math.nan, 0.5, math.nan], nan_ok=True)
+    assert strict_json(tmp_path / "history.json")[:2] == rows
+    history = History(str(tmp_path))
+    history.load_state_dict({"rows": rows})
+    assert math.isnan(history.rows[0]["val_mcc"])
+    assert history.rows[1] == rows[1]
+
+
+def test_curves_have_a_gap_where_a_metric_is_undefined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[tuple[str, list[float]]] = []
+
+    def watched(axes: Any, rows: Any, name: str, **style: Any) -> None:
+        drawn.append((name, [row[name] for row in rows]))
+        plot(axes, rows, name, **style)
+
+    monkeypatch.setattr("msrf_monai.engines.curves._plot", watched)
+    values = (0.4, None, 0.6, 0.7)
+    for name, undefined in (("null", None), ("nan", math.nan)):
+        draw_curves(
+            [
+                {"epoch": k, "train_loss": 1 / k, "val_mcc": undefined if value is None else value}
+                for k, value in enumerate(values, 1)
+            ],
+            tmp_path / f"{name}.png",
+        )
+    assert [name for name, _ in drawn] == ["train_loss", "val_mcc"] * 2
+    assert drawn[1][1] == pytest.approx([0.4, math.nan, 0.6, 0.7], nan_ok=True)
+    assert (tmp_path / "null.png").read_bytes() == (tmp_path / "nan.png").read_bytes()
 
 
 def test_epochs_without_validation_have_no_metric(tmp_path: Path, job: ModuleType) -> None:

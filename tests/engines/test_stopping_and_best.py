@@ -15,6 +15,7 @@ from msrf_monai.engines.finite import refuse_non_finite
 from msrf_monai.engines.training_state import TrainingState
 from msrf_monai.errors import ConfigError, NonFiniteLossError
 from msrf_monai.files import sha256_of
+from support.strict_json import strict_json
 
 
 def _stuck(job: ModuleType, folder: Path, *, epochs: int, patience: int, resume: bool = False) -> dict:
@@ -98,6 +99,17 @@ def test_the_last_weights_are_kept_by_a_recipe_that_chooses_nothing(tmp_path: Pa
     assert last["value"] == pytest.approx(run["history"].rows[2]["val_dice"])
     assert last["value"] != best["value"]
     assert last["sha256"] == sha256_of(tmp_path / "last" / "model.pt")
+
+
+def test_an_undefined_metric_of_the_last_weights_is_null_beside_them(tmp_path: Path, job: ModuleType) -> None:
+    evaluator = job.build(tmp_path, epochs=1)["evaluator"]
+    evaluator.state.epoch, evaluator.state.best_metric_epoch = 4, 1
+    evaluator.state.metrics["val_dice"] = float("nan")
+
+    SaveBest(str(tmp_path), last=True)(evaluator)
+
+    record = strict_json(tmp_path / "model.json")
+    assert (record["epoch"], record["metric"], record["value"]) == (4, "val_dice", None)
 
 
 @pytest.mark.parametrize(("name", "value"), [("stem.weight", float("nan")), ("norm.running_var", float("inf"))])

@@ -6,8 +6,6 @@ import json
 import logging
 import math
 import random
-import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,6 +20,7 @@ from torch import nn
 from msrf_monai.engines import TrainingState
 from msrf_monai.engines.plain import generator_states, plain, restore_generators
 from msrf_monai.errors import CheckpointError, ConfigError, NonFiniteLossError, StorageError
+from support.processes import run_script
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -53,7 +52,7 @@ def _exit_codes(
     for made in (broken, whole):
         made.mkdir()
     plan = {"epochs": epochs, "workers": workers, "attempts": {str(broken): [*kills, None], str(whole): [None]}}
-    done = subprocess.run([sys.executable, str(script), json.dumps(plan)], capture_output=True, text=True, timeout=500)
+    done = run_script(script, json.dumps(plan))
     assert done.returncode == 0, done.stderr
     codes = json.loads(done.stdout)
     return codes[str(broken)], codes[str(whole)]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import multiprocessing
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
+from support.processes import exit_as_two, join_two, run_script
 
 SIZES = [(24, 20), (24, 26), (30, 20), (24, 20), (26, 26)]
 
@@ -55,10 +55,7 @@ def _evaluate(output: Path, places: list[int]) -> dict[str, float]:
 
 
 def _process(rank: int, folder: Path) -> None:
-    import torch.distributed
-
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    join_two(rank, folder)
     # a sampler shares five images as three and three: the first one is repeated
     metrics = _evaluate(folder / "two", [[0, 2, 4], [1, 3, 0]][rank])
     (folder / f"rank{rank}.json").write_text(json.dumps(metrics))
@@ -66,7 +63,7 @@ def _process(rank: int, folder: Path) -> None:
 
 
 def test_two_processes_report_what_one_does(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, __file__, str(tmp_path)], capture_output=True, text=True, timeout=240)
+    done = run_script(__file__, tmp_path, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
     alone = _evaluate(tmp_path / "one", [0, 1, 2, 3, 4])
 
@@ -84,10 +81,4 @@ def test_two_processes_report_what_one_does(tmp_path: Path) -> None:
 
 
 if __name__ == "__main__":
-    fork = multiprocessing.get_context("fork")
-    processes = [fork.Process(target=_process, args=(rank, Path(sys.argv[1]))) for rank in range(2)]
-    for each in processes:
-        each.start()
-    for each in processes:
-        each.join(120)
-    sys.exit(max(each.exitcode if each.exitcode is not None else 99 for each in processes))
+    exit_as_two(_process, Path(sys.argv[1]))

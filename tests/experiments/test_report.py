@@ -6,7 +6,6 @@ import base64
 import io
 import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -18,39 +17,7 @@ from msrf_monai.experiments import cross_validate, plan_cross_validation
 from msrf_monai.experiments.figures import draw_boxes, draw_differences, draw_folds, draw_learning_curves
 from msrf_monai.experiments.report import p_text, verdict, verdicts
 from support.experiment_fakes import FakeRunner, Settings, make_dataset
-
-VOID = {"meta", "img", "br", "link", "input", "hr"}
-
-
-class Page(HTMLParser):
-    """Collects what a page refers to, its text, and tags that are not closed in order."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.references: list[str] = []
-        self.words: list[str] = []
-        self.open: list[str] = []
-        self.wrong: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.references += [value or "" for name, value in attrs if name in ("src", "href", "data", "action", "srcset")]
-        if tag not in VOID and tag not in ("p", "li", "dt", "dd"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag in ("p", "li", "dt", "dd"):
-            return
-        if not self.open or self.open.pop() != tag:
-            self.wrong.append(tag)
-
-    def handle_data(self, data: str) -> None:
-        if not {"style", "title"} & set(self.open):
-            self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
+from support.html_page import Page
 
 
 @pytest.fixture
@@ -71,7 +38,7 @@ def output(settings: Settings, tmp_path: Path) -> Path:
 
 def test_the_page_is_whole_and_refers_to_nothing_outside_itself(output: Path) -> None:
     html = (output / "report.html").read_text(encoding="utf-8")
-    page = Page(html)
+    page = Page(html, unclosed=("p", "li", "dt", "dd"))
 
     assert page.wrong == []
     assert page.open == []

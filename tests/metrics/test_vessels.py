@@ -10,12 +10,10 @@ import torch
 from monai.data import MetaTensor
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import (
-    accuracy_score,
     average_precision_score,
     f1_score,
     matthews_corrcoef,
     precision_score,
-    recall_score,
     roc_auc_score,
 )
 
@@ -43,6 +41,7 @@ from msrf_monai.metrics import (
     vessel_pixel_scores,
     vessel_scores,
 )
+from support.vessel_truth import scikit_learn
 
 SHAPE = (33, 47)
 
@@ -55,24 +54,6 @@ def case(seed: int = 0, shape: tuple[int, int] = SHAPE) -> tuple[torch.Tensor, t
     probability = torch.sigmoid(logits).mul(50).round().div(50)
     y, x = torch.meshgrid(torch.linspace(-1, 1, shape[0]), torch.linspace(-1, 1, shape[1]), indexing="ij")
     return probability, label, y**2 + x**2 < 0.9
-
-
-def scikit_learn(probability: np.ndarray, label: np.ndarray, threshold: float) -> dict[str, float]:
-    pred = probability >= np.float32(threshold)
-    counts, _ = np.histogram(probability, np.linspace(0, 1, 16))
-    frequency, confidence = calibration_curve(label, probability, n_bins=15)
-    return {
-        "sensitivity": recall_score(label, pred),
-        "specificity": recall_score(label, pred, pos_label=0),
-        "ppv": precision_score(label, pred),
-        "npv": precision_score(label, pred, pos_label=0),
-        "f1": f1_score(label, pred),
-        "accuracy": accuracy_score(label, pred),
-        "mcc": matthews_corrcoef(label, pred),
-        "auc_roc": roc_auc_score(label, probability),
-        "auc_pr": average_precision_score(label, probability),
-        "ece": float((np.abs(frequency - confidence) * counts[counts > 0]).sum() / counts.sum()),
-    }
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -1,4 +1,4 @@
-"""A bundle, a data set and a runner that take no time, for tests of cross-validation."""
+"""A bundle, a data set and a runner that take no time or fail, for tests of cross-validation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from msrf_monai.experiments import CrossValidation
+from msrf_monai.experiments import CrossValidation, Outcome
 
 Settings = Callable[..., CrossValidation]
 TRAIN: dict[str, Any] = {
@@ -25,6 +25,8 @@ TRAIN: dict[str, Any] = {
 }
 EVALUATE = {"split": "test", "weights": "$@ckpt_dir + '/model.pt'", "evaluating": []}
 SCORES = ("dice", "iou", "precision", "recall")
+EFFECTS = {"ssr": 0.05, "cse": -0.02}
+"""What two variants add to the Dice of every image."""
 
 
 def make_bundle(root: Path, *, variants: Sequence[str] = ("none", "cse", "ssr"), resume: bool = True) -> Path:
@@ -138,3 +140,34 @@ def fake_dice(identity: str, variant: str, fold: int, effects: Mapping[str, floa
     noise = int(hashlib.sha256(f"{identity}{variant}{fold}".encode()).hexdigest()[:4], 16) / 65536
     level = int(hashlib.sha256(identity.encode()).hexdigest()[:4], 16) / 65536
     return round(0.4 + 0.3 * level + 0.02 * noise + effects.get(variant, 0.0), 6)
+
+
+class InterruptError(Exception):
+    """Stands for a kill."""
+
+
+def failing(*where: tuple[str, str, int], code: int = 1) -> Callable[[str, str, int], int]:
+    """Return what fails at these runs, variants and folds."""
+    return lambda run, variant, fold: code if (run, variant, fold) in where else 0
+
+
+def interrupting(*where: tuple[str, str, int]) -> Callable[[str, str, int], int]:
+    """Return what ends the program at these runs, variants and folds."""
+
+    def fail(run: str, variant: str, fold: int) -> int:
+        if (run, variant, fold) in where:
+            raise InterruptError
+        return 0
+
+    return fail
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a CSV file."""
+    with path.open(newline="") as handle:
+        return list(csv.DictReader(handle))
+
+
+def states(outcomes: Sequence[Outcome[Any]]) -> list[str]:
+    """Return how each run has ended."""
+    return [outcome.state for outcome in outcomes]

@@ -28,6 +28,7 @@ from msrf_monai.engines import (
     TrainingState,
 )
 from msrf_monai.metrics import MacroScoreHandler
+from support.processes import exit_code_of
 
 ROWS, COLUMNS = 24, 16
 
@@ -99,19 +100,8 @@ def build(
         key_val_metric={"val_dice": MacroScoreHandler("dice", output_transform=from_engine(["pred", "label"]))},
         val_handlers=[SaveBest(str(folder / "models"), seed=seed), *(validation_handlers or [])],
     )
-    history = History(str(folder), validator=evaluator, optimizer=optimizer)
-    state = TrainingState(
-        str(folder),
-        save_dict={
-            "network": network,
-            "optimizer": optimizer,
-            "lr_scheduler": scheduler,
-            "ema": ema,
-            "history": history,
-        },
-        validator=evaluator,
-        resume=resume,
-    )
+    saved = {"network": network, "optimizer": optimizer, "lr_scheduler": scheduler, "ema": ema}
+    history, state = records(folder, saved, evaluator, optimizer, resume=resume)
     trainer = SupervisedTrainer(
         device=torch.device("cpu"),
         max_epochs=epochs,
@@ -132,6 +122,16 @@ def build(
         ],
     )
     return locals()
+
+
+def records(
+    folder: Path, saved: dict[str, Any], evaluator: Any, optimizer: torch.optim.Optimizer, *, resume: bool | str
+) -> tuple[History, TrainingState]:
+    """Return the history of a training, and the handler that saves it and what else is to be saved."""
+    history = History(str(folder), validator=evaluator, optimizer=optimizer)
+    return history, TrainingState(
+        str(folder), save_dict={**saved, "history": history}, validator=evaluator, resume=resume
+    )
 
 
 def result(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
@@ -180,15 +180,15 @@ def _half_a_save(content: Any, handle: Any) -> None:
 
 
 def attempt(folder: Path, *, epochs: int, workers: int, kill: dict[str, int] | None) -> int:
-    """Train in a forked process, so that the imports are paid once; return its exit status (-9 when killed)."""
-    child = os.fork()
-    if child == 0:
+    """Train in a forked process; return its exit status."""
+
+    def work() -> None:
         extra = [] if kill is None else [KillAfter(**kill)]
         job = build(folder, epochs=epochs, resume="auto", workers=workers, extra=extra)
         job["trainer"].run()
         (folder / "result.json").write_text(json.dumps(result(folder, job)))
-        os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    return exit_code_of(work)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import multiprocessing
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,11 +12,8 @@ import torch.distributed
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DistributedSampler
 
-_SPEC = importlib.util.spec_from_file_location("training_job", Path(__file__).with_name("training_job.py"))
-assert _SPEC is not None
-assert _SPEC.loader is not None
-job = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(job)
+from support import training_job as job
+from support.processes import exit_as_two, join_two
 
 
 def process(rank: int, folder: Path) -> None:
@@ -40,8 +35,7 @@ def process(rank: int, folder: Path) -> None:
     )
     from msrf_monai.metrics import MacroScoreHandler
 
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    join_two(rank, folder)
     torch.manual_seed(11)
     train = job.items(8, 1)
     train[3]["image"][0, 0, 0] = float("nan")
@@ -94,10 +88,4 @@ def process(rank: int, folder: Path) -> None:
 if __name__ == "__main__":
     import torch._dynamo
 
-    fork = multiprocessing.get_context("fork")
-    processes = [fork.Process(target=process, args=(rank, Path(sys.argv[1]))) for rank in range(2)]
-    for each in processes:
-        each.start()
-    for each in processes:
-        each.join(120)
-    sys.exit(max(each.exitcode if each.exitcode is not None else 99 for each in processes))
+    exit_as_two(process, Path(sys.argv[1]))

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
-import multiprocessing
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -29,18 +26,13 @@ from msrf_monai.engines import (
     NaNGuard,
     SaveBest,
     SeedEpochs,
-    TrainingState,
 )
 from msrf_monai.inferers import GeneratorPairInferer
 from msrf_monai.losses import HiGMISDiscriminatorLoss, HiGMISGeneratorLoss, ReciprocalLoss
 from msrf_monai.networks import HiGMISNet, PatchDiscriminator
 from msrf_monai.transforms import DecideMaskd, FuseProbabilitiesd
-
-_SPEC = importlib.util.spec_from_file_location("training_job", Path(__file__).with_name("training_job.py"))
-assert _SPEC is not None
-assert _SPEC.loader is not None
-toy = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(toy)
+from support import training_job as toy
+from support.processes import exit_as_two, exit_code_of, join_two
 
 BRANCHES = ("lesion", "background")
 
@@ -96,22 +88,16 @@ def build(
     scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, mode="max", patience=0)
     parameters = [p for judge in discriminators.values() for p in judge.parameters()]
     discriminator_optimizer = torch.optim.Adam(parameters, lr=5e-4)
-    history = History(str(folder), validator=evaluator, optimizer=optimizer)
-    state = TrainingState(
-        str(folder),
-        save_dict={
-            "network": network,
-            "optimizer": optimizer,
-            "lr_scheduler": scheduler,
-            "lesion_discriminator": discriminators["lesion"],
-            "background_discriminator": discriminators["background"],
-            "discriminator_optimizer": discriminator_optimizer,
-            "ema": ema,
-            "history": history,
-        },
-        validator=evaluator,
-        resume=resume,
-    )
+    saved = {
+        "network": network,
+        "optimizer": optimizer,
+        "lr_scheduler": scheduler,
+        "lesion_discriminator": discriminators["lesion"],
+        "background_discriminator": discriminators["background"],
+        "discriminator_optimizer": discriminator_optimizer,
+        "ema": ema,
+    }
+    history, state = toy.records(folder, saved, evaluator, optimizer, resume=resume)
     trained = trainer(
         network,
         discriminators,
@@ -153,18 +139,17 @@ def comparable(value: Any) -> Any:
 
 def attempt(folder: Path, kill: dict[str, int] | None) -> int:
     """Train two epochs in a forked process; return its exit status."""
-    child = os.fork()
-    if child == 0:
+
+    def work() -> None:
         extra = [] if kill is None else [toy.KillAfter(**kill)]
         build(folder, epochs=2, resume="auto", extra=extra)["trainer"].run()
-        os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    return exit_code_of(work)
 
 
 def process(rank: int, folder: Path) -> None:
     """Train as one of two processes on eight images of which rank 1's first has a NaN."""
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    join_two(rank, folder)
     items = toy.items(8, 1)
     items[1]["image"][0, 0, 0] = float("nan")
     network, discriminators = networks()
@@ -192,20 +177,9 @@ def process(rank: int, folder: Path) -> None:
     torch.distributed.destroy_process_group()
 
 
-def two_processes(folder: Path) -> None:
-    """Train in two forked processes, and exit with the worse of their statuses."""
-    fork = multiprocessing.get_context("fork")
-    processes = [fork.Process(target=process, args=(rank, folder)) for rank in range(2)]
-    for each in processes:
-        each.start()
-    for each in processes:
-        each.join(240)
-    sys.exit(max(each.exitcode if each.exitcode is not None else 99 for each in processes))
-
-
 if __name__ == "__main__":
     if len(sys.argv) > 2:
-        two_processes(Path(sys.argv[1]))
+        exit_as_two(process, Path(sys.argv[1]), seconds=240)
     broken, whole = Path(sys.argv[1]) / "broken", Path(sys.argv[1]) / "whole"
     torch.set_num_threads(1)
     import torch._dynamo  # the first optimiser would import it, in each forked process anew
