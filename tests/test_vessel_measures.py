@@ -189,16 +189,31 @@ def test_all_measures_of_a_bar_in_half_a_field_of_view() -> None:
     assert found.fits["fractal_dimension"] == {"sizes_px": [8], "counts": [5], "r_squared": None}
 
 
-def test_a_round_vessel_map_is_between_a_line_and_a_plane() -> None:
+def _counts(mask: np.ndarray, sizes: list[int]) -> list[int]:
+    """Count box by box, from the first row and column that have a vessel."""
+    rows, columns = np.nonzero(mask)
+    cut = mask[rows.min() :, columns.min() :]
+    places = {size: [range(0, length, size) for length in cut.shape] for size in sizes}
+    return [
+        sum(bool(cut[top : top + size, left : left + size].any()) for top in tops for left in lefts)
+        for size, (tops, lefts) in places.items()
+    ]
+
+
+def test_a_round_vessel_map_has_the_dimension_of_boxes_counted_one_by_one() -> None:
     mask = np.zeros((300, 320), bool)
     rng = np.random.default_rng(2)
     for _ in range(25):
         a, b = rng.integers(20, 280, (2, 2))
         mask[line(*a, *b)] = True
     found = vessel_measures(mask)
-    assert found.fractal_dimension is not None
-    assert 1 < found.fractal_dimension < 2
-    assert found.fits["fractal_dimension"]["sizes_px"] == [8, 16, 32]
+    sizes = [8, 16, 32]
+    for name, counted in (("fractal_dimension", mask), ("fractal_dimension_skeleton", skeletonize(mask))):
+        counts = _counts(counted, sizes)
+        slope = np.polyfit(np.log(sizes), np.log(counts), 1)[0]
+        assert getattr(found, name) == pytest.approx(-slope, rel=1e-9)
+        assert found.fits[name]["counts"] == counts
+        assert found.fits[name]["sizes_px"] == sizes
     assert found.fits["fractal_dimension"]["r_squared"] > 0.98
     assert found.branch_points is not None
     assert found.branch_points > 20
