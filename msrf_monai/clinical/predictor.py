@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+import json
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+import numpy as np
+import torch
+from monai.data.meta_tensor import MetaTensor
+from monai.inferers.inferer import SimpleInferer
+
+from msrf_monai.clinical.backends import Backend, Runnable, build_backend, pick_device
 from msrf_monai.clinical.case import Case
 from msrf_monai.clinical.prediction import Prediction
-from msrf_monai.clinical.writing.segments import Segment
+from msrf_monai.clinical.predictor_chain import PRED, Chain, run_transforms, split_chain
+from msrf_monai.clinical.predictor_config import BundleConfig, read_bundle
+from msrf_monai.clinical.predictor_decision import class_rows
+from msrf_monai.clinical.predictor_weights import find_weights, load_network
+from msrf_monai.clinical.writing.segments import Segment, segments_from_metadata
+from msrf_monai.errors import ConfigError, InputError
+from msrf_monai.runtime import set_threads
+from msrf_monai.transforms.rows import plain, with_meta
 
 __all__ = ["Backend", "Predictor", "PredictorOptions"]
-
-Backend = Literal["eager", "torchscript", "onnxruntime", "openvino", "tensorrt"]
 
 
 @dataclass(frozen=True)
@@ -35,36 +50,208 @@ class PredictorOptions:
     overrides: tuple[tuple[str, Any], ...] = ()
     """Config ids of ``inference.json`` and their new values, such as ``("network_def::features", 8)``."""
     cache: Path | None = None
-    """Folder of exported networks, kept from run to run; None for a temporary one."""
+    """Folder of exported networks, kept from run to run; None for one that goes with the process."""
 
 
+@dataclass(frozen=True, eq=False, repr=False)
 class Predictor:
-    """A bundle's network with its chains, ready for cases; make it with ``from_bundle``."""
+    """A bundle's network with its chains, ready for cases; made by ``from_bundle``.
+
+    Reading, network and masks are apart, so that a pipeline can overlap them: ``prepare`` may be called from several
+    threads at once, ``infer`` and ``finish`` from one thread each. A result depends on the case and on the bundle only,
+    never on what was predicted before.
+    """
 
     name: str
     version: str
     model_digest: str
+    """SHA-256 over the weights, the configuration with its overrides, ``tta`` and ``threshold``."""
     segments: tuple[Segment, ...]
     metadata: dict[str, Any]
     threshold: float | None
+    """The threshold in force; None where the bundle takes the most probable class."""
+    options: PredictorOptions
+    device: torch.device
+    _chain: Chain
+    _inferer: Any
+    _network: Any
+    _amp: bool
 
     @classmethod
     def from_bundle(cls, bundle: str | Path, options: PredictorOptions | None = None) -> Predictor:
-        """Read a bundle and load its weights once."""
-        raise NotImplementedError
+        """Read a bundle and load its weights once.
+
+        Args:
+            bundle: folder of any MONAI bundle for 2-D segmentation with ``configs/inference.json``.
+            options: how to run it; default ``PredictorOptions()``.
+
+        Returns:
+            The predictor, its network in evaluation mode.
+
+        Raises:
+            ConfigError: when the bundle is none, is incomplete, is for volumes, or an option does not fit it or this
+                computer.
+            CheckpointError: when there are no weights, or not the listed ones, or they do not fit the network.
+            MissingExtraError: when the backend's library is not installed.
+        """
+        options = options or PredictorOptions()
+        device = pick_device(options.device, options.backend)
+        if options.num_threads is not None:
+            set_threads(options.num_threads)
+        config = read_bundle(bundle, overrides=options.overrides, tta=options.tta, device=str(device))
+        chain = split_chain(config, threshold=options.threshold)
+        network, weights_digest = load_network(config, find_weights(config, options.weights))
+        digest = _digest(weights=weights_digest, config=config.resolved, overrides=options.overrides)
+        source = Runnable(
+            network,
+            config.folder,
+            config.file.name,
+            dict(options.overrides),
+            _input_shape(config),
+            digest,
+            options.cache,
+            options.num_threads,
+        )
+        return cls(
+            name=str(config.metadata.get("name") or config.folder.resolve().name),
+            version=str(config.metadata.get("version") or ""),
+            model_digest=_digest(model=digest, tta=options.tta, threshold=options.threshold),
+            segments=segments_from_metadata(config.metadata),
+            metadata=config.metadata,
+            threshold=chain.threshold,
+            options=options,
+            device=device,
+            _chain=chain,
+            _inferer=config.build("inferer") if config.has("inferer") else SimpleInferer(),
+            _network=build_backend(options.backend, source, device),
+            _amp=device.type == "cuda" and config.has("evaluator::amp") and bool(config.build("evaluator::amp")),
+        )
 
     def prepare(self, case: Case, index: int) -> dict[str, Any]:
-        """Read and preprocess one frame; may be called from several threads at once."""
-        raise NotImplementedError
+        """Read and preprocess one frame; may be called from several threads at once.
+
+        Args:
+            case: the case.
+            index: the frame's number.
+
+        Returns:
+            What ``infer`` takes.
+
+        Raises:
+            RefusedInput: when the frame cannot be read.
+            DataError: when its values cannot be brought onto the bundle's scale.
+            InputError: when the bundle's preprocessing cannot handle it.
+        """
+        pixels = case.frame(index)
+        started = time.perf_counter()
+        data = run_transforms(self._chain.before, self._chain.load.load(case, index, pixels), "preprocessing")
+        return {
+            "data": data,
+            "size": (case.info.rows, case.info.columns),
+            "seconds": time.perf_counter() - started,
+        }
 
     def infer(self, item: dict[str, Any]) -> dict[str, Any]:
-        """Run the network on a prepared frame; called from one thread."""
-        raise NotImplementedError
+        """Run the network on a prepared frame; called from one thread.
+
+        Args:
+            item: from ``prepare``; it is not changed.
+
+        Returns:
+            What ``finish`` takes; results are on the CPU.
+
+        Raises:
+            InputError: when the preprocessing gave no 2-D image.
+        """
+        started = time.perf_counter()
+        image = item["data"][self._chain.load.key]
+        if not isinstance(image, torch.Tensor) or image.ndim != 3:
+            raise InputError(
+                f"the bundle's preprocessing gives {getattr(image, 'shape', type(image).__name__)} for one frame; "
+                "expected one channel-first 2-D image"
+            )
+        batch = plain(image)[None].to(self.device).contiguous()
+        with torch.no_grad(), self._precision():
+            scores = self._inferer(batch, self._network)
+        scores = plain(scores)[0].float().cpu()
+        tracked = with_meta(scores, image) if isinstance(image, MetaTensor) else scores
+        seconds = item["seconds"] + time.perf_counter() - started
+        return {**item, "data": {**item["data"], PRED: tracked}, "seconds": seconds}
 
     def finish(self, items: Iterable[dict[str, Any]]) -> Prediction:
-        """Postprocess the frames of one case, in their order, and bring them back onto its grid."""
-        raise NotImplementedError
+        """Postprocess the frames of one case and bring them back onto its grid.
+
+        Args:
+            items: from ``infer``, in the order of the frames; they are taken one by one, so that a generator keeps one
+                frame in memory.
+
+        Returns:
+            The prediction.
+
+        Raises:
+            InputError: when there is no item, or the bundle's postprocessing cannot handle one.
+            ConfigError: when the postprocessing gives no mask on the case's pixels.
+        """
+        masks, maps, confidences, seconds = [], [], [], 0.0
+        for item in items:
+            started = time.perf_counter()
+            mask, foreground, confidence = self._decide(item)
+            masks.append(mask)
+            confidences.append(confidence)
+            if foreground is not None:
+                maps.append(foreground)
+            seconds += item["seconds"] + time.perf_counter() - started
+        if not masks:
+            raise InputError("a case without frames has no prediction")
+        return Prediction(np.stack(masks), np.stack(maps) if maps else None, tuple(confidences), seconds)
 
     def predict(self, case: Case) -> Prediction:
-        """Prepare, infer and finish every frame of a case, one in memory at a time."""
+        """Prepare, infer and finish every frame of a case, one in memory at a time.
+
+        Args:
+            case: the case.
+
+        Returns:
+            The prediction.
+
+        Raises:
+            MsrfError: as ``prepare``, ``infer`` and ``finish``.
+        """
         return self.finish(self.infer(self.prepare(case, index)) for index in range(case.info.frames))
+
+    def _decide(self, item: dict[str, Any]) -> tuple[Any, Any, float]:
+        """Return the mask ``(H, W)``, the probabilities ``(K, H, W)`` when they are kept, and the confidence."""
+        chain, meaning = self._chain, self._chain.meaning
+        data = run_transforms(chain.scores, item["data"], "postprocessing")
+        probabilities = meaning.probabilities(data[PRED])
+        foreground = meaning.foreground(probabilities)
+        decided = run_transforms(chain.decide, data, "postprocessing")[PRED]
+        if chain.restore.transforms:
+            on_scores = {**data, PRED: with_meta(foreground, data[PRED])}
+            foreground = plain(run_transforms(chain.restore, on_scores, "postprocessing")[PRED])
+        mask = class_rows(decided, foreground, has_background=meaning.is_exclusive, size=item["size"])
+        confidence = meaning.confidence(probabilities)
+        if not self.options.keep_probabilities:
+            return mask, None, confidence
+        rows = foreground.permute(0, 2, 1).contiguous().numpy().astype(np.float16)
+        if rows.shape[1:] != mask.shape:
+            raise ConfigError("the bundle's postprocessing brings masks back to the image's size, but no probabilities")
+        return mask, rows, confidence
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        return torch.autocast("cuda") if self._amp else nullcontext()
+
+
+def _digest(**parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _input_shape(config: BundleConfig) -> tuple[int, int, int, int]:
+    """Return a shape that the network takes: that of the metadata, or 64 by 64 where it says none."""
+    planes: Any = config.described("inputs", "image", "num_channels")
+    if planes is None and config.has("network_def::in_channels"):
+        planes = config.build("network_def::in_channels")
+    size: Any = config.described("inputs", "image", "spatial_shape")
+    is_plain = isinstance(size, Sequence) and len(size) == 2 and all(isinstance(length, int) for length in size)
+    height, width = size if is_plain else (64, 64)
+    return 1, int(planes or 3), int(height), int(width)
