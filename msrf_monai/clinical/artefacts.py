@@ -20,7 +20,6 @@ from msrf_monai.clinical.writing import (
     DicomSource,
     Identity,
     Segment,
-    SegmentationKind,
     areas,
     as_stored,
     build_capture,
@@ -150,11 +149,15 @@ def dicom_artefacts(
             numbers = reported_areas(areas(source, mask, segments)[0])
             report = build_report(source, seg, mask, segments, identity)
             yield Artefact(("sr",), "sr.dcm", encode(report), partial(check_numbers, expected=numbers))
-    for kind, values in (("labelmap", mask), ("fractional", _fractions(prediction))):
-        if kind in kinds and values is not None:
-            named: SegmentationKind = "labelmap" if kind == "labelmap" else "fractional"
-            made = build_segmentation(source, values, segments, identity, kind=named, viewer_geometry=viewer_geometry)
-            yield _segmentation(kind, made, source, stored_planes(source, values, segments, named))
+    if "labelmap" in kinds:
+        labels = build_segmentation(source, mask, segments, identity, kind="labelmap", viewer_geometry=viewer_geometry)
+        yield _segmentation("labelmap", labels, source, stored_planes(source, mask, segments, "labelmap"))
+    if "fractional" in kinds and prediction.probabilities is not None:
+        fractions = np.moveaxis(prediction.probabilities, 1, 3).astype(np.float32)
+        made = build_segmentation(
+            source, fractions, segments, identity, kind="fractional", viewer_geometry=viewer_geometry
+        )
+        yield _segmentation("fractional", made, source, stored_planes(source, fractions, segments, "fractional"))
     if "pr" in kinds:
         outlined = build_presentation(source, mask, segments, identity)
         planes = stored_planes(source, mask, segments)
@@ -238,11 +241,6 @@ def _check_voxels(content: bytes, expected: npt.NDArray[np.generic], affine: Aff
 
 def _segmentation(kind: str, made: Dataset, source: DicomSource, planes: npt.NDArray[np.uint8]) -> Artefact:
     return Artefact((kind,), f"{kind}.dcm", encode(made), partial(check_segmentation, source=source, expected=planes))
-
-
-def _fractions(prediction: Prediction) -> npt.NDArray[np.float32] | None:
-    maps = prediction.probabilities
-    return None if maps is None else np.moveaxis(maps, 1, 3).astype(np.float32)
 
 
 def _drawn(case: Case, prediction: Prediction, segments: Sequence[Segment]) -> npt.NDArray[np.uint8]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,11 +107,6 @@ def measure(info: ImageInfo, prediction: Prediction, segments: int) -> CaseStati
         pixel_mm2=float(np.prod(info.spacing_mm)) if is_real and info.spacing_mm else None,
         slice_spacing_mm=info.slice_spacing_mm if is_real and info.frames > 1 else None,
     )
-
-
-def count_by_segment(statistics: CaseStatistics) -> Sequence[int]:
-    """Return the pixels of segments 1, 2, … over all frames."""
-    return [sum(region.pixels for region in statistics.found(1 + index)) for index in range(statistics.segments)]
 
 
 def _region(frame: int, segment: int, plane: npt.NDArray[np.bool_], probability: npt.NDArray[Any] | None) -> Region:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from msrf_monai.clinical.ledger import Entry, Manifest, read_manifest
+from msrf_monai.clinical.statistics_record import FORMAT
 from msrf_monai.files import atomic_write
 
 __all__ = ["COLUMNS", "SUMMARY", "Result", "iter_results", "output_bytes", "write_summary"]
@@ -97,7 +98,10 @@ def iter_results(folder: str | os.PathLike[str], manifest: Manifest) -> Iterator
     for entry in sorted(manifest.entries, key=lambda each: (each.input, each.folder)):
         content = output_bytes(Path(folder), entry, "stats")
         is_promised = any(output.kind == "stats" for output in entry.outputs)
-        yield Result(entry, json.loads(content) if content else None, has_changed=is_promised and not content)
+        found = json.loads(content) if content else {}
+        # a slide's numbers have another form
+        statistics = found if found.get("format") == FORMAT else None
+        yield Result(entry, statistics, has_changed=is_promised and not content)
 
 
 def write_summary(folder: str | os.PathLike[str]) -> Path:

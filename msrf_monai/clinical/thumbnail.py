@@ -24,6 +24,7 @@ __all__ = ["THUMBNAIL_SIZE", "draw_thumbnail", "remember_small_frames", "shown_f
 THUMBNAIL_SIZE = 256
 """Longest side in pixels."""
 _MOST_REMEMBERED = 300
+_ROUNDING = 1e-5
 
 
 def shown_frame(prediction: Prediction) -> int:
@@ -78,9 +79,9 @@ def draw_thumbnail(case: Case, prediction: Prediction, segments: Sequence[Segmen
         segments: one for each class.
 
     Returns:
-        ``thumbnail.png``, at most 256 pixels long, upright, in the proportions of the pixels; thin structures stay
-        visible, since as large a share of the small picture is marked as of the large one. Where a DICOM file says
-        that writing is burned into its pixels, the outlines lie on plain grey: the writing may be a name.
+        ``thumbnail.png``, at most 256 pixels long, upright, in the proportions of the pixels. Thin structures stay
+        visible: no smaller a share is marked than in the frame itself. Where a DICOM file says that writing is burned
+        into its pixels, the outlines lie on plain grey, since the writing may be a name.
 
     Raises:
         RefusedInput: when the frame cannot be decoded.
@@ -131,10 +132,9 @@ def _small_size(info: ImageInfo) -> tuple[int, int]:
 
 
 def _shrunk(plane: npt.NDArray[np.bool_], columns: int, rows: int) -> npt.NDArray[np.uint8]:
-    """Return a small mask with the same share of its pixels marked, those that cover most of the large mask."""
+    """Return a small mask with no smaller a share of its pixels marked: those that cover most of the large mask."""
     share = cv2.resize(plane.astype(np.float32), (columns, rows), interpolation=cv2.INTER_AREA)
     count = max(1, round(float(plane.mean()) * share.size))
-    small = np.zeros(share.size, dtype=np.uint8)
-    # a stable order: the same mask gives the same picture everywhere
-    small[np.argsort(-share.ravel(), kind="stable")[:count]] = 1
-    return small.reshape(share.shape)
+    least = np.partition(share.ravel(), share.size - count)[share.size - count]
+    # equal shares count as equal whatever their rounding, so that a thin line stays whole
+    return (share >= max(least - _ROUNDING, _ROUNDING)).astype(np.uint8)
