@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,13 +9,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from msrf_monai.clinical.case import SopReference
 from msrf_monai.clinical.reading import RefusalCode, RefusedInput
-from msrf_monai.clinical.reading.dicom_header import is_dicom, pixel_layout
-from msrf_monai.clinical.reading.dicom_values import frame_values
+from msrf_monai.clinical.reading.dicom_header import is_dicom
 from msrf_monai.clinical.reading.quiet import quiet_pydicom
+from msrf_monai.clinical.slides.dicom_tile import TileDecoder
 from msrf_monai.clinical.slides.files import BoundedReader, SlideFile
 from msrf_monai.clinical.slides.frames import FramePlaces, frame_places
 from msrf_monai.clinical.slides.levels import LevelPixels, SlideInfo, SlideLevel, Tile, plausible_mpp
@@ -29,12 +26,6 @@ __all__ = ["WSI_CLASS", "WsiFile", "open_dicom_levels", "read_wsi_header", "seri
 WSI_CLASS = "1.2.840.10008.5.1.4.1.1.77.1.6"
 """VL Whole Slide Microscopy Image Storage."""
 
-_LAYOUT = (
-    *("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "BitsAllocated"),
-    *("BitsStored", "HighBit", "PixelRepresentation", "RedPaletteColorLookupTableDescriptor"),
-    *("GreenPaletteColorLookupTableDescriptor", "BluePaletteColorLookupTableDescriptor"),
-    *("RedPaletteColorLookupTableData", "GreenPaletteColorLookupTableData", "BluePaletteColorLookupTableData"),
-)
 _SERIES = 0x0020000E
 _PIXELS = 0x7FE00008
 
@@ -65,19 +56,18 @@ class DicomTiles:
     """
 
     def __init__(self, wsi: WsiFile, limits: SlideLimits) -> None:
-        self._wsi = wsi
-        self._limits = limits.of_file
+        self._file = wsi.file
         self._places: FramePlaces = frame_places(wsi.file, wsi.header, wsi.pixels_at, limits)
-        self._frame = _one_frame(wsi.header)
+        self._decoder = TileDecoder(wsi.header, limits)
 
     def tile(self, row: int, column: int) -> Tile | None:
         """Decode one tile; see ``LevelPixels``."""
-        data = self._places.read(self._wsi.file, row, column)
+        data = self._places.read(self._file, row, column)
         if data is None:
             return None
         try:
             with quiet_pydicom():
-                return self._decode(data)
+                return self._decoder.decode(data)
         except (RefusedInput, MissingExtraError):
             raise
         except Exception as error:  # pydicom parses values when they are asked for, and raises whatever that leads to
@@ -86,18 +76,6 @@ class DicomTiles:
                 f"the tile in row {row}, column {column} cannot be decoded ({type(error).__name__}); "
                 "copy or export the file again",
             ) from None
-
-    def _decode(self, data: bytes) -> Tile:
-        frame = copy.copy(self._frame)
-        frame.PixelData = data
-        frame["PixelData"].VR = "OB"
-        frame["PixelData"].is_undefined_length = frame.file_meta.TransferSyntaxUID.is_encapsulated
-        pixels = frame_values(frame, pixel_layout(frame, self._limits), 0)
-        if pixels.dtype != np.uint8:
-            raise RefusedInput(
-                RefusalCode.UNSUPPORTED, f"tiles of {pixels.dtype} cannot be read; export the slide as 8-bit RGB"
-            )
-        return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else np.ascontiguousarray(pixels)
 
 
 def read_wsi_header(path: Path, limits: SlideLimits) -> WsiFile:
@@ -159,10 +137,9 @@ def open_dicom_levels(files: Sequence[WsiFile], limits: SlideLimits) -> tuple[Sl
         raise RefusedInput(
             RefusalCode.DUPLICATE_UID, "two files of the slide have the same SOPInstanceUID; remove one of them"
         )
-    with quiet_pydicom():
-        found = sorted(
-            ((_level(one.header, limits), one) for one in volumes), key=lambda pair: -pair[0].rows * pair[0].columns
-        )
+    found = sorted(
+        ((_level(one.header, limits), one) for one in volumes), key=lambda pair: -pair[0].rows * pair[0].columns
+    )
     for (finer, _), (coarser, _) in pairwise(found):
         if coarser.rows >= finer.rows and coarser.columns >= finer.columns:
             raise RefusedInput(
@@ -237,16 +214,3 @@ def _whole(header: Any, name: str) -> int:
         raise RefusedInput(
             RefusalCode.BAD_HEADER, f"{name} is missing or is not one whole number; export the file again"
         ) from None
-
-
-def _one_frame(header: Any) -> Any:
-    """Return a header of a single tile, for the code that decodes single images."""
-    dataset = require("pydicom.dataset", "clinical")
-    made = dataset.Dataset()
-    made.file_meta = dataset.FileMetaDataset()
-    made.file_meta.TransferSyntaxUID = header.file_meta.TransferSyntaxUID
-    for name in _LAYOUT:
-        if name in header:
-            made[name] = header[name]
-    made.NumberOfFrames = 1
-    return made

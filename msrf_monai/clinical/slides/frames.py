@@ -12,7 +12,6 @@ from msrf_monai.clinical.reading import RefusalCode, RefusedInput
 from msrf_monai.clinical.reading.quiet import quiet_pydicom
 from msrf_monai.clinical.slides.files import SlideFile
 from msrf_monai.clinical.slides.limits import SlideLimits
-from msrf_monai.optional import require
 
 __all__ = ["FramePlaces", "frame_places"]
 
@@ -35,18 +34,14 @@ class FramePlaces:
     sizes: Whole
     first_piece: Whole
     """Of each frame, and one more at the end."""
-    is_encapsulated: bool
 
     def read(self, file: SlideFile, row: int, column: int) -> bytes | None:
-        """Return a tile's pixel data as the value of a single-frame image has it; None when there is no tile."""
+        """Return a tile's frame as it is stored, pieces joined; None when there is no tile."""
         frame = int(self.frame_of_tile[row, column])
         if frame < 0:
             return None
         pieces = range(int(self.first_piece[frame]), int(self.first_piece[frame + 1]))
-        data = b"".join(file.read(int(self.starts[piece]), int(self.sizes[piece])) for piece in pieces)
-        if not self.is_encapsulated:
-            return data
-        return bytes(require("pydicom.encaps", "clinical").encapsulate([data], has_bot=False))
+        return b"".join(file.read(int(self.starts[piece]), int(self.sizes[piece])) for piece in pieces)
 
 
 def frame_places(file: SlideFile, header: Any, position: int, limits: SlideLimits) -> FramePlaces:
@@ -80,7 +75,7 @@ def frame_places(file: SlideFile, header: Any, position: int, limits: SlideLimit
     if length != _UNDEFINED:
         raise _badly_packed()
     table, starts, sizes = _fragments(file, value, limits)
-    return FramePlaces(tiles, starts, sizes, _first_pieces(frames, starts, table, extended), True)
+    return FramePlaces(tiles, starts, sizes, _first_pieces(frames, starts, table, extended))
 
 
 def _number_of_frames(header: Any, limits: SlideLimits) -> int:
@@ -160,7 +155,7 @@ def _native(file: SlideFile, header: Any, tiles: Whole, frames: int, value: int,
             f"the pixel data has {min(length, file.size - value)} of {size * frames} bytes; copy or export it again",
         )
     starts = value + size * np.arange(frames, dtype=np.int64)
-    return FramePlaces(tiles, starts, np.full(frames, size), np.arange(frames + 1, dtype=np.int64), False)
+    return FramePlaces(tiles, starts, np.full(frames, size), np.arange(frames + 1, dtype=np.int64))
 
 
 def _fragments(file: SlideFile, position: int, limits: SlideLimits) -> tuple[list[int], Whole, Whole]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import OrderedDict
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -14,13 +14,14 @@ import numpy as np
 
 from msrf_monai.clinical.reading import RefusalCode, RefusedInput
 from msrf_monai.clinical.reading.dicom_header import is_dicom
+from msrf_monai.clinical.reading.quiet import quiet_pydicom
 from msrf_monai.clinical.slides.dicom import WsiFile, open_dicom_levels, read_wsi_header, series_of
 from msrf_monai.clinical.slides.files import SlideFile
 from msrf_monai.clinical.slides.levels import LevelPixels, SlideInfo, Tile
 from msrf_monai.clinical.slides.limits import SlideLimits
 from msrf_monai.clinical.slides.tiff import open_tiff_levels
 from msrf_monai.clinical.slides.tiff_structure import is_tiff
-from msrf_monai.errors import InputError
+from msrf_monai.errors import InputError, MissingExtraError
 
 __all__ = ["GLASS", "Slide", "open_slide"]
 
@@ -183,7 +184,7 @@ def _files_of_slide(folder: Path, series: str | None, limits: SlideLimits) -> li
 
 
 def _open_dicom(paths: Sequence[Path], limits: SlideLimits) -> Slide:
-    with ExitStack() as opened:
+    with ExitStack() as opened, quiet_pydicom(), _bad_header():
         files: list[WsiFile] = []
         for path in paths:
             files.append(read_wsi_header(path, limits))
@@ -197,3 +198,16 @@ def _open_dicom(paths: Sequence[Path], limits: SlideLimits) -> Slide:
                 one.file.close()
         opened.pop_all()
     return Slide(info, pixels, levels, limits.cache_bytes)
+
+
+@contextmanager
+def _bad_header() -> Iterator[None]:
+    """Refuse what pydicom raises: it parses values only when they are asked for, and raises whatever that leads to."""
+    try:
+        yield
+    except (RefusedInput, MissingExtraError):
+        raise
+    except Exception as error:
+        raise RefusedInput(
+            RefusalCode.BAD_HEADER, f"the header cannot be read ({type(error).__name__}); export the file again"
+        ) from None

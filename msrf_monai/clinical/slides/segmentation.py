@@ -22,11 +22,11 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.uid import UID, JPEGLSLossless, RLELossless
 
-from msrf_monai.clinical.reading.decoders import pinned_plugin
 from msrf_monai.clinical.slides.dicom import read_wsi_header
 from msrf_monai.clinical.slides.grid import SlideGrid
 from msrf_monai.clinical.slides.limits import SlideLimits
 from msrf_monai.clinical.slides.reading import Slide
+from msrf_monai.clinical.slides.segmentation_check import check_tiled
 from msrf_monai.clinical.slides.spool import DescriptorReader, RowBlocks, TileSpool, storing
 from msrf_monai.clinical.writing import DicomSource, Identity, Segment, Spacing, Written
 
@@ -34,8 +34,8 @@ from msrf_monai.clinical.writing import DicomSource, Identity, Segment, Spacing,
 from msrf_monai.clinical.writing.finish import CREATOR, common_arguments, finish
 from msrf_monai.clinical.writing.segmentation import _describe
 from msrf_monai.clinical.writing.segments import check_segments
-from msrf_monai.clinical.writing.tolerance import REFUSALS, guarded, without_validation
-from msrf_monai.errors import ConfigError, InputError, StorageError
+from msrf_monai.clinical.writing.tolerance import guarded
+from msrf_monai.errors import ConfigError, InputError
 from msrf_monai.files import atomic_write
 from msrf_monai.optional import require
 
@@ -142,8 +142,9 @@ class SegmentationSink:
         """
         if rows.size and int(rows.max()) > len(self._segments):
             raise InputError(f"the mask holds class {int(rows.max())}, and {len(self._segments)} segments are known")
+        spool = self._open
         for block in self._blocks.push(rows):
-            self._open.add_blocks(block, self._tile[1])
+            spool.add_blocks(block, self._tile[1])
 
     def finish(self) -> tuple[Written, ...]:
         """Write the file, read it back tile by tile, and put it in its place; see ``MaskSink``.
@@ -169,7 +170,7 @@ class SegmentationSink:
                 _append_frames(handle, spool, is_basic="ExtendedOffsetTable" not in seg)
                 handle.flush()
                 os.fsync(handle.fileno())
-                _verify(handle.fileno(), seg, spool.checks, self._tile)
+                check_tiled(handle.fileno(), seg, spool.checks, self._tile)
                 with io.BufferedReader(DescriptorReader(handle.fileno())) as kept:
                     digest = hashlib.file_digest(kept, "sha256").hexdigest()  # type: ignore[arg-type]
         finally:
@@ -278,67 +279,3 @@ def _append_frames(handle: IO[bytes], spool: TileSpool, *, is_basic: bool) -> No
         padded = data + b"\0" * (len(data) % 2)
         handle.write(struct.pack("<HHL", *_ITEM, len(padded)) + padded)
     handle.write(struct.pack("<HHL", *_END_OF_ITEMS, 0))
-
-
-def _verify(descriptor: int, meant: Dataset, checks: npt.NDArray[np.int64], tile: tuple[int, int]) -> None:
-    """Read the file back and hold every tile's pixels against what was meant."""
-    different = 0
-    try:
-        with io.BufferedReader(DescriptorReader(descriptor)) as stream, without_validation():
-            kept = pydicom.dcmread(stream, stop_before_pixels=True)
-            if any(kept.get(name) != meant.get(name) for name in _TOLD):
-                raise ValueError("the header has changed")
-            stream.seek(12, io.SEEK_CUR)
-            frames = require("pydicom.encaps", "slides").generate_frames(stream, number_of_frames=len(checks))
-            check = _FrameCheck(kept, tile)
-            for data, expected in zip(frames, checks, strict=True):
-                different += check.of(data) != int(expected)
-    except (*REFUSALS, OSError) as error:
-        raise StorageError(
-            f"the segmentation cannot be read back ({type(error).__name__}); it was not kept. Check the disk"
-        ) from None
-    if different:
-        raise StorageError(
-            f"{different} of {len(checks)} tiles of the segmentation came back changed; it was not kept. "
-            "Check the disk and the memory, then run again"
-        )
-
-
-_TOLD = (
-    *("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "TotalPixelMatrixRows", "TotalPixelMatrixColumns"),
-    *("NumberOfFrames", "Rows", "Columns", "SegmentationType", "DimensionOrganizationType", "PatientID"),
-)
-
-
-class _FrameCheck:
-    """Decodes a tile with the decoder that reading uses, equal ones once."""
-
-    def __init__(self, header: Dataset, tile: tuple[int, int]) -> None:
-        syntax = header.file_meta.TransferSyntaxUID
-        self._plugin = pinned_plugin(syntax)
-        self._decoder = require("pydicom.pixels", "slides").get_decoder(syntax)
-        self._tile = tile
-        self._last: tuple[bytes, int] = (b"", 0)
-
-    def of(self, data: bytes) -> int:
-        import zlib
-
-        from pydicom.encaps import encapsulate
-
-        if data != self._last[0]:
-            pixels, _ = self._decoder.as_array(
-                encapsulate([data], has_bot=False),
-                index=0,
-                decoding_plugin=self._plugin,
-                rows=self._tile[0],
-                columns=self._tile[1],
-                samples_per_pixel=1,
-                bits_allocated=8,
-                bits_stored=8,
-                pixel_representation=0,
-                photometric_interpretation="MONOCHROME2",
-                number_of_frames=1,
-                pixel_keyword="PixelData",
-            )
-            self._last = (data, zlib.crc32(np.ascontiguousarray(pixels)))
-        return self._last[1]

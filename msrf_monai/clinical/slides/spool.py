@@ -12,7 +12,7 @@ import tempfile
 import zlib
 from array import array
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -138,7 +138,9 @@ class TileSpool:
 
     def close(self) -> None:
         """Give the disk its space back."""
-        self._file.close()
+        # what a full disk has not taken is tried again on closing, and no longer wanted
+        with suppress(OSError):
+            self._file.close()
 
     def _add(self, tile: Mask) -> None:
         value = int(tile[0, 0])
