@@ -310,7 +310,7 @@ def test_run_length_colour_equals_its_uncompressed_twin(tmp_path: Path, dtype: A
 def test_jpeg_colour_is_that_of_libjpeg_and_a_wrong_label_is_noted(
     tmp_path: Path, photometric: str, has_note: bool
 ) -> None:
-    pytest.importorskip("gdcm")
+    pytest.importorskip("imagecodecs")
     buffer = io.BytesIO()
     Image.fromarray(pattern(40, 48, samples=3)).save(buffer, "JPEG", quality=90, subsampling=0)
     dataset = image_dataset(pattern(40, 48, samples=3), photometric=photometric)

@@ -226,7 +226,7 @@ def _jls(rows: int, columns: int) -> bytes:
 )  # fmt: skip
 def test_compressed_frames_are_held_against_the_header(tmp_path: Path, frame: bytes, syntax: Any, code: str) -> None:
     if code == "decode_failed":
-        pytest.importorskip("gdcm")
+        pytest.importorskip("imagecodecs")
     assert code_of(lambda: opened(_with_frame(frame, syntax), tmp_path).frame()) == code
 
 
