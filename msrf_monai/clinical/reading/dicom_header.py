@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zlib
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -192,6 +193,7 @@ def _pixel_keyword(dataset: Any) -> Keyword:
 
 def _whole(dataset: Any, keyword: str, default: int | None = None) -> int:
     number: int | None = None
+    # pydicom parses a value when it is first asked for, and raises NotImplementedError for a VR that it does not know
     with suppress(TypeError, ValueError, OverflowError, AttributeError, NotImplementedError):
         value = dataset.get(keyword)
         number = default if value in (None, "") else int(value)
@@ -268,24 +270,34 @@ def _check_encapsulated(dataset: Any, layout: PixelLayout) -> tuple[str, ...]:
             RefusalCode.BAD_ENCAPSULATION,
             "the transfer syntax says that pixels are compressed, and they are not packed so; export the file again",
         )
-    # pydicom 2 has neither
-    require("pydicom.pixels", "clinical")
-    get_frame = require("pydicom.encaps", "clinical").get_frame
     notes: set[str] = set()
-    for index in range(layout.frames):
-        try:
-            frame = get_frame(dataset.PixelData, index, number_of_frames=layout.frames)
-        except Exception as error:  # pydicom raises ValueError, struct.error, EOFError, … for broken items
-            raise RefusedInput(
-                RefusalCode.BAD_ENCAPSULATION,
-                f"compressed frame {index} of {layout.frames} is missing or broken ({type(error).__name__}); "
-                "copy or export the file again",
-            ) from None
+    for frame in _compressed_frames(dataset.PixelData, layout.frames):
         if layout.transfer_syntax == _RLE:
             _check_rle(frame, layout)
         else:
             notes |= _check_codestream(frame, layout)
     return tuple(sorted(notes))
+
+
+def _compressed_frames(data: bytes, count: int) -> Iterator[bytes]:
+    """Yield all frames in one pass: asking for each by its number begins at the first one again."""
+    # pydicom 2 has neither
+    require("pydicom.pixels", "clinical")
+    generate_frames = require("pydicom.encaps", "clinical").generate_frames
+    index = 0
+    try:
+        for frame in generate_frames(data, number_of_frames=count):
+            yield frame
+            index += 1
+            if index == count:
+                return
+        raise EOFError
+    except Exception as error:  # pydicom raises ValueError, struct.error, EOFError, … for broken items
+        raise RefusedInput(
+            RefusalCode.BAD_ENCAPSULATION,
+            f"compressed frame {index} of {count} is missing or broken ({type(error).__name__}); "
+            "copy or export the file again",
+        ) from None
 
 
 def _check_rle(frame: bytes, layout: PixelLayout) -> None:

@@ -125,7 +125,12 @@ def _expanded(words: list[int], size: int, entries: int) -> list[int]:
     starts: set[int] = set()
     # what is still to be done, as (position, segments left); None means to the end
     pending: list[tuple[int, int | None]] = [(0, None)]
+    # a step adds an entry or reads a segment once; segments of nothing, repeated, would go on for hours
+    steps = entries + len(words)
     while pending and len(values) < entries:
+        steps -= 1
+        if steps < 0:
+            raise RefusedInput(RefusalCode.LUT_FAILED, "a segmented palette repeats segments that hold nothing")
         position, left = pending.pop()
         if left == 0 or position + 1 >= len(words):
             continue

@@ -58,6 +58,12 @@ class _Header:
     """Rows and columns as stored."""
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """Rows and columns of the upright picture, and its channels."""
+        rows, columns = self.size[::-1] if self.orientation >= 5 else self.size
+        return rows, columns, 1 if self.mode in _GREY else 3
+
+    @property
     def dtype(self) -> DType:
         if self.is_deep_colour or self.mode.startswith("I;16") or (self.mode == "I" and self.format in ("PNG", "PPM")):
             return "uint16"
@@ -96,9 +102,14 @@ class RasterPixels:
 
         with _refusing(data):
             if self._header.is_deep_colour:
-                return upright(_deep_colour(data), self._header.orientation)
-            picture = read_raster(data, "the picture", max_pixels=self._limits.frame_pixels)
-        rows = picture.rows if picture.rows.shape[2] == 3 else picture.rows[..., 0]
+                rows = upright(_deep_colour(data), self._header.orientation)
+            else:
+                rows = read_raster(data, "the picture", max_pixels=self._limits.frame_pixels).rows
+        if rows.shape != self._header.shape:
+            raise RefusedInput(
+                RefusalCode.DECODE_FAILED, "the picture is of another size than its header says; export it again"
+            )
+        rows = rows if rows.shape[2] == 3 else rows[..., 0]
         return np.ascontiguousarray(rows.astype(self._header.dtype, copy=False))
 
 
@@ -131,7 +142,7 @@ def open_raster(
     with _refusing(data):
         header = _read_header(data, limits)
     _check_mode(header, convert_unusual)
-    rows, columns = header.size[::-1] if header.orientation >= 5 else header.size
+    rows, columns, samples = header.shape
     digest = digest_of(data)
     pixels = RasterPixels(path, digest, limits, header)
     if keep:
@@ -140,7 +151,7 @@ def open_raster(
         kind="raster",
         rows=rows,
         columns=columns,
-        samples=1 if header.mode in _GREY else 3,
+        samples=samples,
         dtype=header.dtype,
         photometric=header.mode,
         white=header.white,

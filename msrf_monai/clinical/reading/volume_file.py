@@ -142,7 +142,9 @@ class VolumeFrames:
         with np.errstate(over="ignore", invalid="ignore"):  # what becomes infinite is refused below
             if self._layout.scale is not None:
                 slope, intercept = self._layout.scale
-                stored = stored.astype(np.float64) * slope + intercept
+                stored = stored.astype(np.float64)
+                stored *= slope
+                stored += intercept
             pixels = stored.astype(self._layout.values)
         if pixels.dtype == np.float32 and not np.isfinite(pixels).all():
             raise RefusedInput(
