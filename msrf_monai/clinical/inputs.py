@@ -121,7 +121,7 @@ def content_digest(paths: Sequence[str], limits: Limits) -> str:
     """Return the SHA-256 of a file, or of several files' digests; empty when one cannot be read."""
     try:
         digests = [digest_of(read_regular(Path(path), limits)) for path in paths]
-    except RefusedInput:
+    except (RefusedInput, MemoryError):
         return ""
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
@@ -28,7 +28,7 @@ class ThresholdPredictor:
     version = "1.0"
     model_digest = "ab" * 32
     segments = (Segment(1, "bright"),)
-    metadata: dict[str, Any] = {}
+    metadata: ClassVar[dict[str, Any]] = {}
     threshold = 0.5
 
     def prepare(self, case: Case, index: int) -> dict[Any, Any]:
@@ -72,9 +72,7 @@ def result_bytes(output: Path) -> dict[str, bytes]:
     return {str(path.relative_to(output)): path.read_bytes() for path in files}
 
 
-def run_in_process(
-    inputs: Path, output: Path, before: str = "", **options: Any
-) -> subprocess.CompletedProcess[str]:
+def run_in_process(inputs: Path, output: Path, before: str = "", **options: Any) -> subprocess.CompletedProcess[str]:
     """Run the pipeline with the stand-in in a process of its own.
 
     Args:

@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, MutableSequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -236,7 +237,9 @@ class LocalRun:
         else:
             self._kept.add(entry.folder)
         if self._observer is not None:
-            self._observer.ended(entry, each.planned.frames, each.is_new)
+            # a terminal that was closed must not end the run
+            with suppress(OSError):
+                self._observer.ended(entry, each.planned.frames, each.is_new)
 
     def _explain(self, error: Exception, stage: Stage, planned: PlannedInput) -> tuple[str, str]:
         _LOGGER.debug(where(error))
