@@ -14,14 +14,14 @@ import tifffile
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate, encapsulate_extended
 from pydicom.sequence import Sequence as DicomSequence
-from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit, RLELossless
+from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
 
 from msrf_monai.clinical.slides import RunTiles, SlideResult, TileOptions, open_slide, predict_slide
 
 Picture = npt.NDArray[np.uint8]
 APERIO = "Aperio Image Library v11.2.1\r\n46000x32914 (256x256) JPEG/RGB Q=70|AppMag = 40|MPP = 0.2500|Patient = SECRET"
 WSI = "1.2.840.10008.5.1.4.1.1.77.1.6"
-SYNTAXES = {"raw": ExplicitVRLittleEndian, "jpeg": JPEGBaseline8Bit, "rle": RLELossless}
+SYNTAXES = {"raw": ExplicitVRLittleEndian, "jpeg": JPEGBaseline8Bit, "rle": RLELossless, "j2k": JPEG2000Lossless}
 
 
 def stained(rows: int, columns: int, *, seed: int = 3) -> Picture:
@@ -116,6 +116,8 @@ def compressed(tile: Picture, kind: str) -> bytes:
     """One frame."""
     if kind == "jpeg":
         return bytes(imagecodecs.jpeg8_encode(tile, level=95, colorspace="RGB", outcolorspace="YCBCR"))
+    if kind == "j2k":
+        return bytes(imagecodecs.jpeg2k_encode(tile, codecformat="j2k", reversible=True, mct=True))
     if kind == "rle":
         planes = [imagecodecs.packbits_encode(np.ascontiguousarray(tile[..., k])) for k in range(3)]
         planes = [plane + b"\0" * (len(plane) % 2) for plane in planes]
@@ -152,6 +154,8 @@ def write_wsi(
     if kind == "jpeg":
         header.PhotometricInterpretation = "YBR_FULL_422"
         header.LossyImageCompression = "01"
+    if kind == "j2k":
+        header.PhotometricInterpretation = "YBR_RCT"
     header.file_meta.TransferSyntaxUID = SYNTAXES[kind]
     header.PixelData = _packed(header, frames, kind, table)
     header["PixelData"].VR = "OB"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -14,6 +15,8 @@ __all__ = ["RowBlender", "window_weights"]
 Floats = npt.NDArray[np.float32]
 
 _LEAST_WEIGHT = 1e-3
+_PIECE = 4096
+"""Columns whose probabilities are worked out at once."""
 
 
 def window_weights(
@@ -58,7 +61,7 @@ class RowBlender:
         self._halo = halo
         self._sums: Floats | None = None
         self._counts = np.zeros((tile[0], size[1]), dtype=np.float32)
-        self._top = 0
+        self.top = 0
         self._touched = [size[1], 0]
 
     def add(self, top: int, left: int, prediction: Floats) -> None:
@@ -73,13 +76,13 @@ class RowBlender:
             InputError: when the window does not lie in the band.
         """
         rows, columns = self._inside(top, 0), self._inside(left, 1)
-        if not self._top <= rows[0] < rows[1] <= self._top + self._tile[0]:
+        if not self.top <= rows[0] < rows[1] <= self.top + self._tile[0]:
             raise InputError(
-                f"rows {rows[0]} to {rows[1]} were added to the band of rows {self._top} to {self._top + self._tile[0]}"
+                f"rows {rows[0]} to {rows[1]} were added to the band of rows {self.top} to {self.top + self._tile[0]}"
             )
         if self._sums is None:
             self._sums = np.zeros((len(prediction), self._tile[0], self._size[1]), dtype=np.float32)
-        here = np.s_[rows[0] - self._top : rows[1] - self._top, columns[0] : columns[1]]
+        here = np.s_[rows[0] - self.top : rows[1] - self.top, columns[0] : columns[1]]
         there = np.s_[rows[0] - top : rows[1] - top, columns[0] - left : columns[1] - left]
         weights = self._weights[there]
         self._counts[here] += weights
@@ -87,33 +90,34 @@ class RowBlender:
             sums[here] += weights * plane[there]
         self._touched = [min(self._touched[0], columns[0]), max(self._touched[1], columns[1])]
 
-    def advance(self, top: int) -> tuple[int, Floats | None, npt.NDArray[np.bool_] | None, int]:
-        """Take out the rows above ``top``, which no further window reaches.
+    def leave(self, top: int) -> Iterator[tuple[int, Floats, npt.NDArray[np.bool_]]]:
+        """Take out the rows above ``top``, which no further window reaches; the rest moves up when all is taken.
 
         Args:
             top: first row of the next window, or the slide's height at the end.
 
-        Returns:
-            How many rows leave; ``(K, rows, columns)`` probabilities and ``(rows, columns)`` where any window was
-            added, both only for the columns that windows have touched and None when there are none; the first of
-            those columns.
+        Yields:
+            Piece by piece from left to right, where any window was added: the first column, the probabilities
+            ``(K, rows, columns)``, and ``(rows, columns)`` which of them any window has covered.
         """
-        leaving = max(0, top - self._top)
-        self._top += leaving
+        leaving = max(0, top - self.top)
+        self.top += leaving
+        if self._sums is not None and self._touched[0] < self._touched[1]:
+            for first in range(*self._touched, _PIECE):
+                counts = self._counts[:leaving, first : min(first + _PIECE, self._touched[1])]
+                covered = counts > 0
+                sums = self._sums[:, :leaving, first : first + counts.shape[1]]
+                yield first, sums / np.where(covered, counts, 1), covered
+            self._move_up(leaving, self._sums)
+
+    def _move_up(self, leaving: int, sums: Floats) -> None:
         first, last = self._touched
-        if self._sums is None or first >= last:
-            return leaving, None, None, 0
-        taken = min(leaving, self._tile[0])
-        counts = self._counts[:taken, first:last]
-        covered = counts > 0
-        means = self._sums[:, :taken, first:last] / np.where(covered, counts, 1)
-        for buffer in (self._counts, *self._sums):
+        for buffer in (self._counts, *sums):
             band = buffer[:, first:last]
-            band[: len(band) - taken] = band[taken:]
-            band[len(band) - taken :] = 0
+            band[: len(band) - leaving] = band[leaving:]
+            band[len(band) - leaving :] = 0
         if not self._counts[:, first:last].any():
             self._touched = [self._size[1], 0]
-        return leaving, means, covered, first
 
     def _inside(self, start: int, axis: int) -> tuple[int, int]:
         """Return the part of a window along one axis that counts and lies on the slide."""

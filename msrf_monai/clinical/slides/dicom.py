@@ -27,7 +27,7 @@ WSI_CLASS = "1.2.840.10008.5.1.4.1.1.77.1.6"
 """VL Whole Slide Microscopy Image Storage."""
 
 _SERIES = 0x0020000E
-_PIXELS = 0x7FE00008
+_PIXELS = 0x7FE00001
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ __all__ = ["FramePlaces", "frame_places"]
 
 _ITEM, _END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 _PIXEL_DATA = b"\xe0\x7f\x10\x00"
+_TABLES = (b"\xe0\x7f\x01\x00", b"\xe0\x7f\x02\x00")
+"""The extended offset table and its lengths: with them every frame is one piece, so that they are not needed."""
 _UNDEFINED = 0xFFFFFFFF
 _WINDOW = 1 << 20
 
@@ -67,15 +69,13 @@ def frame_places(file: SlideFile, header: Any, position: int, limits: SlideLimit
     with quiet_pydicom():
         tiles = _tiles(header, grid, frames)
     is_encapsulated = bool(header.file_meta.TransferSyntaxUID.is_encapsulated)
-    value, length, extended = _value(
-        file, position, is_implicit=bool(header.file_meta.TransferSyntaxUID.is_implicit_VR)
-    )
+    value, length = _value(file, position, is_implicit=bool(header.file_meta.TransferSyntaxUID.is_implicit_VR))
     if not is_encapsulated:
         return _native(file, header, tiles, frames, value, length)
     if length != _UNDEFINED:
         raise _badly_packed()
     table, starts, sizes = _fragments(file, value, limits)
-    return FramePlaces(tiles, starts, sizes, _first_pieces(frames, starts, table, extended))
+    return FramePlaces(tiles, starts, sizes, _first_pieces(frames, starts, table))
 
 
 def _number_of_frames(header: Any, limits: SlideLimits) -> int:
@@ -127,21 +127,19 @@ def _tile_of(group: Any, header: Any) -> tuple[int, int]:
     return top // int(header.Rows), left // int(header.Columns)
 
 
-def _value(file: SlideFile, position: int, *, is_implicit: bool) -> tuple[int, int, list[int]]:
-    """Step over the extended offset table to the pixel data; return where its value begins, its length, the table."""
-    extended: list[int] = []
-    while True:
+def _value(file: SlideFile, position: int, *, is_implicit: bool) -> tuple[int, int]:
+    """Step over the extended offset tables to the pixel data; return where its value begins, and its length."""
+    for _ in range(3):
         head = file.read(position, min(12, file.size - position)).ljust(12, b"\0")
         is_long = not is_implicit and head[4:6] in (b"OB", b"OW", b"OV", b"UN")
         length = int.from_bytes(head[8:12] if is_long else head[4:8], "little")
         start = position + (12 if is_long else 8)
         if head[:4] == _PIXEL_DATA:
-            return start, length, extended
-        if head[:2] != b"\xe0\x7f" or head[2:4] > b"\x10\0" or length == _UNDEFINED:
-            raise RefusedInput(RefusalCode.TRUNCATED, "no pixel data follows the header; copy or export the file again")
-        if head[2:4] == b"\x01\0":
-            extended = np.frombuffer(file.read(start, length), "<u8").tolist()
+            return start, length
+        if head[:4] not in _TABLES or length == _UNDEFINED:
+            break
         position = start + length
+    raise RefusedInput(RefusalCode.TRUNCATED, "no pixel data follows the header; copy or export the file again")
 
 
 def _native(file: SlideFile, header: Any, tiles: Whole, frames: int, value: int, length: int) -> FramePlaces:
@@ -179,11 +177,11 @@ def _fragments(file: SlideFile, position: int, limits: SlideLimits) -> tuple[lis
     return table or [], np.array(starts, dtype=np.int64), np.array(sizes, dtype=np.int64)
 
 
-def _first_pieces(frames: int, starts: Whole, table: list[int], extended: list[int]) -> Whole:
+def _first_pieces(frames: int, starts: Whole, table: list[int]) -> Whole:
     """Return the first fragment of each frame: one each, or as an offset table says."""
     if len(starts) == frames:
         return np.arange(frames + 1, dtype=np.int64)
-    offsets = np.array(extended or table, dtype=np.int64)
+    offsets = np.array(table, dtype=np.int64)
     if len(offsets) != frames or len(starts) < frames:
         raise _badly_packed()
     # offsets count from the item behind the table

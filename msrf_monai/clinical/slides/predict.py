@@ -95,7 +95,7 @@ def predict_slide(
     except BaseException:
         sink.abort()
         raise
-    pixels = tuple(int(count) for count in run.counts[1:])
+    pixels = tuple(int(count) for count in run.counts[1 : run.classes + 1])
     area = plan.grid.pixel_mm2
     return SlideResult(
         grid=plan.grid,
@@ -152,10 +152,10 @@ class _Run:
         self._options = options
         self._progress = progress
         self._done = 0
-        self._classes = 0
+        self.classes = 0
         weights = window_weights(plan.tile, options.blend, options.sigma_scale)
         self._blender = RowBlender((plan.grid.rows, plan.grid.columns), plan.tile, weights, options.halo)
-        self.counts = np.zeros(1, dtype=np.int64)
+        self.counts = np.zeros(_MOST_CLASSES + 1, dtype=np.int64)
         self.certainty = 0.0
         self.covered = 0
         self.seconds = 0.0
@@ -191,7 +191,7 @@ class _Run:
         given = np.asarray(self._run_tiles(windows))
         self.seconds += time.perf_counter() - started
         classes = given.shape[1] if given.ndim == 4 else 0
-        wanted = (len(windows), self._classes or classes, *self._plan.tile)
+        wanted = (len(windows), self.classes or classes, *self._plan.tile)
         if given.shape != wanted or not 1 <= classes <= _MOST_CLASSES or given.dtype.kind != "f":
             raise InputError(
                 f"the network gave {given.shape} {given.dtype} for {windows.shape} windows; probabilities "
@@ -200,28 +200,22 @@ class _Run:
         # a comparison with NaN is False
         if not (given.min() >= -1e-6 and given.max() <= 1 + 1e-6):
             raise InputError("the network gave values outside of 0..1, or none that are numbers; give probabilities")
-        self._classes = classes
+        self.classes = classes
         return given.astype(np.float32, copy=False)
 
     def _leave(self, next_row: int) -> None:
         """Give the sink the rows that no later window reaches."""
         height, width = self._plan.grid.rows, self._plan.grid.columns
         end = self._plan.tops[next_row] if next_row < len(self._plan.tops) else height
-        leaving, means, covered, first = self._blender.advance(end)
-        rows = np.zeros((leaving, width), dtype=np.uint8)
-        if means is not None and covered is not None:
+        rows = np.zeros((end - self._blender.top, width), dtype=np.uint8)
+        for first, means, covered in self._blender.leave(end):
             mask, certainty = decide(means, self._options.threshold)
-            rows[: len(mask), first : first + mask.shape[1]] = mask * covered
+            mask *= covered
+            rows[:, first : first + mask.shape[1]] = mask
+            self.counts += np.bincount(mask.ravel(), minlength=_MOST_CLASSES + 1)
             self.certainty += float(certainty[covered].sum(dtype=np.float64))
             self.covered += int(np.count_nonzero(covered))
-        self.counts = _added(self.counts, np.bincount(rows.ravel(), minlength=self._classes + 1))
         self._sink.write(rows)
-
-
-def _added(counts: npt.NDArray[np.int64], more: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    total = more.astype(np.int64)
-    total[: len(counts)] += counts[: len(total)]
-    return total
 
 
 def _band_bytes(slide: Slide, plan: TilePlan) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -40,17 +41,15 @@ def blended(path: Path, options: TileOptions) -> np.ndarray:
     with open_slide(path) as slide:
         plan = plan_tiles(slide, options)
         run = _Run(slide, plan, edged, ArraySink(), options, None)
-        advance = run._blender.advance
+        leave = run._blender.leave
 
-        def keeping(top: int) -> tuple:
-            leaving, means, covered, first = advance(top)
-            rows = np.zeros((2, leaving, plan.grid.columns), np.float32)
-            if means is not None:
-                rows[:, : means.shape[1], first : first + means.shape[2]] = means
-            kept.append(rows)
-            return leaving, means, covered, first
+        def keeping(top: int) -> Iterator[tuple]:
+            kept.append(np.zeros((2, top - run._blender.top, plan.grid.columns), np.float32))
+            for first, means, covered in leave(top):
+                kept[-1][..., first : first + means.shape[2]] = means
+                yield first, means, covered
 
-        run._blender.advance = keeping  # type: ignore[method-assign]
+        run._blender.leave = keeping  # type: ignore[method-assign]
         run.all_rows()
     return np.concatenate(kept, axis=1)
 
@@ -90,8 +89,14 @@ def by_monai(picture: np.ndarray, options: TileOptions) -> np.ndarray:
     ],
 )
 def test_bands_give_the_whole_picture_of_monai(
-    tmp_path: Path, size: tuple[int, int], tile: tuple[int, int], overlap: float, blend: str
+    tmp_path: Path,
+    size: tuple[int, int],
+    tile: tuple[int, int],
+    overlap: float,
+    blend: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("msrf_monai.clinical.slides.blend._PIECE", 60)
     picture = stained(*size)
     write_tiff(tmp_path / "a.tif", picture, levels=1)
     options = TileOptions(tile=tile, overlap=overlap, blend=blend, skip_background=False)  # type: ignore[arg-type]
@@ -150,7 +155,7 @@ def test_halo_takes_each_pixel_from_windows_that_see_enough_around_it(tmp_path: 
 def test_window_out_of_its_band_is_an_error() -> None:
     blender = RowBlender((100, 50), (20, 20), window_weights((20, 20)))
     blender.add(0, 0, np.zeros((1, 20, 20), np.float32))
-    blender.advance(15)
+    list(blender.leave(15))
 
     with pytest.raises(InputError, match="rows 0 to 20 were added to the band of rows 15 to 35"):
         blender.add(0, 0, np.zeros((1, 20, 20), np.float32))

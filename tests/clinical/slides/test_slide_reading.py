@@ -8,13 +8,14 @@ from pathlib import Path
 import cv2
 import imagecodecs
 import numpy as np
+import pydicom
 import pytest
 import tifffile
 
 from msrf_monai.clinical.reading import RefusedInput
 from msrf_monai.clinical.slides import open_slide
 from msrf_monai.errors import InputError
-from support.slide_files import APERIO, halved, stained, write_tiff, write_wsi
+from support.slide_files import APERIO, halved, stained, tiles_of, write_tiff, write_wsi
 
 PICTURE = stained(301, 437)
 COMPRESSIONS = ("none", "adobe_deflate", "lzw", "zstd", "predictor")
@@ -114,7 +115,15 @@ def test_label_and_photograph_in_an_svs_are_no_levels(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "table"),
-    [("jpeg", "basic"), ("jpeg", "none"), ("jpeg", "extended"), ("jpeg", "fragments"), ("rle", "basic"), ("raw", "")],
+    [
+        ("jpeg", "basic"),
+        ("jpeg", "none"),
+        ("jpeg", "extended"),
+        ("jpeg", "fragments"),
+        ("rle", "basic"),
+        ("j2k", "basic"),
+        ("raw", ""),
+    ],
 )
 def test_dicom_levels_are_read_as_highdicom_reads_them(tmp_path: Path, kind: str, table: str) -> None:
     highdicom = pytest.importorskip("highdicom")
@@ -130,6 +139,38 @@ def test_dicom_levels_are_read_as_highdicom_reads_them(tmp_path: Path, kind: str
             np.testing.assert_array_equal(whole(slide, number), theirs)
         if kind != "jpeg":
             np.testing.assert_array_equal(whole(slide), PICTURE)
+
+
+def test_grey_and_rgb_jpeg_tiles_of_dicom_are_taken_as_the_header_says(tmp_path: Path) -> None:
+    header = write_wsi(tmp_path / "a.dcm", PICTURE)
+    frames = [
+        imagecodecs.jpeg8_encode(tile, level=100, colorspace="RGB", outcolorspace="RGB")
+        for tile in tiles_of(PICTURE, (64, 96))
+    ]
+    header.PixelData, header.PhotometricInterpretation = pydicom.encaps.encapsulate(frames), "RGB"
+    pydicom.dcmwrite(tmp_path / "a.dcm", header, enforce_file_format=True)
+    with open_slide(tmp_path / "a.dcm") as slide:
+        assert np.abs(whole(slide).astype(int) - PICTURE).max() <= 3
+
+    frames = [imagecodecs.jpeg8_encode(tile[..., 1].copy(), level=100) for tile in tiles_of(PICTURE, (64, 96))]
+    header.PixelData, header.SamplesPerPixel = pydicom.encaps.encapsulate(frames), 1
+    for photometric, expected in (("MONOCHROME2", PICTURE[..., 1]), ("MONOCHROME1", 255 - PICTURE[..., 1])):
+        header.PhotometricInterpretation = photometric
+        pydicom.dcmwrite(tmp_path / "a.dcm", header, enforce_file_format=True)
+        with open_slide(tmp_path / "a.dcm") as slide:
+            assert slide.info.notes == ("grey_to_rgb",)
+            assert np.abs(whole(slide)[..., 2].astype(int) - expected).max() <= 3
+
+
+def test_tiles_of_16_bits_are_unsupported(tmp_path: Path) -> None:
+    header = write_wsi(tmp_path / "a.dcm", PICTURE, kind="raw")
+    header.BitsAllocated = header.BitsStored = 16
+    header.HighBit = 15
+    header.PixelData = header.PixelData * 2
+    pydicom.dcmwrite(tmp_path / "a.dcm", header, enforce_file_format=True)
+
+    with open_slide(tmp_path / "a.dcm") as slide, pytest.raises(RefusedInput, match="unsupported"):
+        whole(slide)
 
 
 def test_sparse_dicom_tiles_lie_where_they_say_and_missing_ones_are_glass(tmp_path: Path) -> None:
