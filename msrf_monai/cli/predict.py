@@ -96,7 +96,7 @@ def predict(
         options |= {"slice_by_slice": slice_by_slice, "convert_unusual": convert_unusual, "resume": resume}
         options |= {"seg2d_geometry": seg2d_geometry, "repeatable_uids": repeatable_uids, "source_list": source_list}
         options |= {"device": device, "backend": backend.value, "tta": tta, "threshold": threshold}
-        options |= {"weights": weights, "num_threads": threads}
+        options |= {"weights": weights, "num_threads": threads, "watch_crashes": True}
         if dry_run:
             code = _show_plan(bundle, inputs, output, options, quiet=quiet, as_json=as_json)
         else:

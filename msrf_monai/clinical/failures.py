@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import PurePath
 from typing import Literal
 
+from msrf_monai.clinical.crashes import CRASHED
 from msrf_monai.clinical.reading.refusal import RefusalCode, RefusedInput
 from msrf_monai.errors import MissingExtraError, MsrfError
 
@@ -58,7 +59,7 @@ def describe(error: Exception, stage: Stage, names: Iterable[str] = ()) -> tuple
 
 def is_final(code: str) -> bool:
     """Return whether an input that failed with a code will fail again for as long as it does not change."""
-    return code in {refusal.value for refusal in RefusalCode if refusal not in _PASSING}
+    return code == CRASHED[0] or code in {refusal.value for refusal in RefusalCode if refusal not in _PASSING}
 
 
 def is_fatal(error: BaseException) -> str:

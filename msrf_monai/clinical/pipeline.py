@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msrf_monai.clinical.crashes import CrashJournal
 from msrf_monai.clinical.execution.local import LocalRun, Observer
 from msrf_monai.clinical.inputs import PlannedInput, plan_inputs
 from msrf_monai.clinical.ledger import Entry, Header, Ledger, digest_of_options
@@ -74,6 +75,7 @@ def predict(
         stack.enter_context(privacy.active())
         plan = plan_inputs(many, settings.input_options(results.root))
         results.clean()
+        journal = _journal(results.root, stack) if settings.watch_crashes else None
         ledger = stack.enter_context(Ledger(results.root, _header(predictor, settings)))
         sources = stack.enter_context(_sources(results.root, settings))
         _supersede(plan, results, ledger, sources)
@@ -88,6 +90,7 @@ def predict(
             readers=settings.reader_count,
             observer=observer,
             privacy=privacy,
+            journal=journal,
         )
         folders = [each.folder for each in plan]
         kept = run.run(plan)
@@ -134,6 +137,12 @@ def _header(predictor: Predictor, settings: RunOptions) -> Header:
         options=deciding,
         packages=packages,
     )
+
+
+def _journal(root: Path, stack: ExitStack) -> CrashJournal:
+    journal = CrashJournal(root)
+    stack.enter_context(journal.watching())
+    return journal
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from msrf_monai.clinical.crashes import CRASH, JOURNAL
 from msrf_monai.clinical.ledger import MANIFEST, OutputRecord
 from msrf_monai.clinical.lock import LOCK
 from msrf_monai.clinical.naming import is_safe_name
@@ -17,6 +18,7 @@ from msrf_monai.files import sha256_of
 __all__ = ["ResultFolder"]
 
 _PART, _OLD = ".part-", ".old-"
+_OURS = (LOCK, JOURNAL, CRASH)
 
 
 class ResultFolder:
@@ -119,7 +121,7 @@ class ResultFolder:
     def _held(self) -> set[str]:
         """Return the names of what is in the folder, without what any run leaves behind."""
         names = {path.name for path in self.root.iterdir()}
-        return {name for name in names if name != LOCK and not name.startswith((_PART, _OLD))}
+        return {name for name in names if name not in _OURS and not name.startswith((_PART, _OLD))}
 
     def _is_intact(self, output: OutputRecord) -> bool:
         path = self.root / output.path

@@ -62,6 +62,8 @@ class RunOptions:
     """Threads that read and preprocess; 0 for one, or two where there are four processors or more."""
     source_list: bool = True
     """Write the private list of the files behind each result."""
+    watch_crashes: bool = False
+    """Find inputs that bring the whole process down; takes over Python's fault handler, as the command does."""
     report: bool = True
     """Write ``summary.csv`` and ``report.html`` at the end."""
 

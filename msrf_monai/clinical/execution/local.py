@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from msrf_monai.clinical.case import Case
+from msrf_monai.clinical.crashes import CRASHED, CrashJournal
 from msrf_monai.clinical.execution.frames import CaseFrames
 from msrf_monai.clinical.execution.overlap import Backlog, ahead_of
 from msrf_monai.clinical.execution.roles import Observer, SupportsPrediction, WriteResult
@@ -60,6 +61,7 @@ class LocalRun:
         readers: threads that read and preprocess.
         observer: is told of every input that is finished.
         privacy: that the threads of the run join.
+        journal: is told which inputs are in work, and says which may bring the process down.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class LocalRun:
         readers: int = 1,
         observer: Observer | None = None,
         privacy: PrivateLogs | None = None,
+        journal: CrashJournal | None = None,
     ) -> None:
         self._predictor = predictor
         self._write = write
@@ -86,6 +89,7 @@ class LocalRun:
         self._readers = readers
         self._observer = observer
         self._privacy = privacy or PrivateLogs()
+        self._journal = journal
         self._before = dict(ledger.entries)
         self._kept: set[str] = set()
 
@@ -103,22 +107,30 @@ class LocalRun:
         """
         if self._observer is not None:
             self._observer.begin(len(plan), sum(each.frames for each in plan))
+        suspects = self._journal.suspects if self._journal else set()
+        alone = [each for each in plan if each.folder in suspects]
+        plan[:] = [each for each in plan if each.folder not in suspects]
         join = self._privacy.join
         with (
             ThreadPoolExecutor(self._readers, "reader", initializer=join) as readers,
             ThreadPoolExecutor(1, "writer", initializer=join) as writer,
         ):
-            backlog = Backlog(writer, _AHEAD)
-            inputs = ahead_of(readers, self._read, _taken(plan), _AHEAD * self._readers)
-            try:
-                for each in inputs:
-                    backlog.add(self._after_reading(each, readers))
-                backlog.finish()
-            except BaseException:
-                backlog.call_off()
-                inputs.close()
-                raise
+            while alone:
+                self._work([alone.pop(0)], readers, writer)
+            self._work(plan, readers, writer)
         return self._kept
+
+    def _work(self, plan: MutableSequence[PlannedInput], readers: Executor, writer: Executor) -> None:
+        backlog = Backlog(writer, _AHEAD)
+        inputs = ahead_of(readers, self._read, _taken(plan), _AHEAD * self._readers)
+        try:
+            for each in inputs:
+                backlog.add(self._after_reading(each, readers))
+            backlog.finish()
+        except BaseException:
+            backlog.call_off()
+            inputs.close()
+            raise
 
     def _read(self, planned: PlannedInput) -> _Read:
         """Open an input, unless an earlier run has finished it, and prepare its first frame."""
@@ -129,6 +141,8 @@ class LocalRun:
                 return self._without_result(planned, "skipped", planned.skipped)
             if planned.refusal is not None:
                 raise planned.refusal
+            if self._is_dangerous(planned):
+                return self._without_result(planned, "failed", CRASHED)
             case = planned.case or open_case(
                 planned.paths[0], self._limits, convert_unusual=self._convert_unusual, keep=True
             )
@@ -139,6 +153,19 @@ class LocalRun:
         except Exception as error:
             return self._without_result(planned, "failed", self._explain(error, "read", planned), case)
         return _Read(planned, case, first, seconds=time.perf_counter() - started)
+
+    def _is_dangerous(self, planned: PlannedInput) -> bool:
+        """Note that an input is in work, unless it has brought the process down and has not changed."""
+        if self._journal is None:
+            return False
+        before = self._before.get(planned.folder)
+        has_crashed = before is not None and before.code == CRASHED[0]
+        if planned.folder in self._journal.culprits or (
+            before is not None and has_crashed and before.digest == content_digest(planned.paths, self._limits)
+        ):
+            return True
+        self._journal.begin(planned.folder)
+        return False
 
     def _still_holds(self, before: Entry, digest: str) -> bool:
         if before.digest != digest or not digest:
@@ -236,6 +263,8 @@ class LocalRun:
                 ) from error
         else:
             self._kept.add(entry.folder)
+        if self._journal is not None:
+            self._journal.end(entry.folder)
         if self._observer is not None:
             # a terminal that was closed must not end the run
             with suppress(OSError):
