@@ -29,14 +29,14 @@ def read_regular(path: Path, limits: Limits) -> bytes:
 
     Args:
         path: the file.
-        limits: its size is held against ``limits.file_bytes`` before, and again while, it is read.
+        limits: its size is held against ``limits.file_bytes`` before it is read.
 
     Returns:
         The bytes; never empty.
 
     Raises:
         RefusedInput: ``missing``, ``permission_denied``, ``link_loop``, ``not_regular_file``, ``empty_file``,
-            ``too_large`` or ``io_error``.
+            ``too_large``, ``changed`` (while it was read) or ``io_error``.
     """
     return _read(path, limits, None)
 
@@ -53,7 +53,8 @@ def _read(path: Path, limits: Limits, size: int | None) -> bytes:
         with os.fdopen(descriptor, "rb") as handle:
             status = os.fstat(handle.fileno())
             _check_status(status, limits)
-            data = handle.read(limits.file_bytes + 1 if size is None else size)
+            # no more than there is: room for the limit would be taken at once
+            data = handle.read(status.st_size + 1 if size is None else size)
     except RefusedInput:
         raise
     except OSError as error:
@@ -64,10 +65,9 @@ def _read(path: Path, limits: Limits, size: int | None) -> bytes:
         raise RefusedInput(code, sentence) from None
     except ValueError:
         raise RefusedInput(RefusalCode.MISSING, "the path holds a zero byte; check the path") from None
-    if len(data) > limits.file_bytes:
-        raise _too_large(len(data), limits)
-    if size is None and len(data) < status.st_size:
-        raise RefusedInput(RefusalCode.CHANGED, "the file became shorter while it was read; wait until it is written")
+    if size is None and len(data) != status.st_size:
+        how = "shorter" if len(data) < status.st_size else "longer"
+        raise RefusedInput(RefusalCode.CHANGED, f"the file became {how} while it was read; wait until it is written")
     return data
 
 
