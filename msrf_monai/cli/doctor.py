@@ -100,6 +100,9 @@ _PROGRAMS = (
     _Program("network", "Orthanc, a PACS to test against", "Orthanc", "apt-get install orthanc orthanc-dicomweb"),
 )
 
+_NOT_FOR_THIS = ("all", "dev", "label")
+"""Extras that bring far more, or, for MONAI Label, older versions."""
+
 _GROUPS = ("decoders", "backends", "writing", "slides", "validators", "network", "scale-out")
 
 
@@ -216,17 +219,17 @@ def _quietly(ask: Callable[[], list[str]]) -> list[str] | None:
 
 
 def _pip(packages: str) -> str:
-    """Return the command that installs packages: by the extra that has them, so that versions fit."""
-    wanted = [_normal(package) for package in packages.split()]
-    for extra, brought in _extras().items():
-        if all(package in brought for package in wanted):
-            return f"pip install 'msrf-monai[{extra}]'"
+    """Return the command that installs packages: by what of this package needs them, so that versions fit."""
+    wanted = {_normal(package) for package in packages.split()}
+    for extra, brought in sorted(_requirements().items()):
+        if wanted <= brought:
+            return f"pip install 'msrf-monai[{extra}]'" if extra else "pip install msrf-monai"
     return f"pip install {packages}"
 
 
-def _extras() -> dict[str, set[str]]:
-    """Return what each extra of this package brings, the small ones first."""
-    extras: dict[str, set[str]] = {}
+def _requirements() -> dict[str, set[str]]:
+    """Return what this package needs by itself (the extra ``""``) and what each extra for users brings."""
+    found: dict[str, set[str]] = {}
     try:
         requirements = importlib.metadata.requires("msrf-monai") or []
     except importlib.metadata.PackageNotFoundError:
@@ -234,9 +237,9 @@ def _extras() -> dict[str, set[str]]:
     for requirement in requirements:
         name = re.match(r"[A-Za-z0-9._-]+", requirement)
         extra = re.search(r"extra\s*==\s*[\"']([^\"']+)", requirement)
-        if name and extra:
-            extras.setdefault(extra[1], set()).add(_normal(name[0]))
-    return dict(sorted(extras.items(), key=lambda each: (each[0] in ("dev", "all"), each[0] == "label", each[0])))
+        if name and (extra is None or extra[1] not in _NOT_FOR_THIS):
+            found.setdefault(extra[1] if extra else "", set()).add(_normal(name[0]))
+    return found
 
 
 def _normal(name: str) -> str:

@@ -46,6 +46,22 @@ def bundle(tmp_path):
     return folder
 
 
+@pytest.fixture
+def requirements(monkeypatch):
+    """What the package states that it needs, whatever is installed here."""
+    stated = [
+        "torch>=2.10",
+        'pydicom<3; extra == "label"',
+        "pydicom>=2.4",
+        'imagecodecs>=2026.1; extra == "clinical"',
+        "ray>=2.40; extra == 'scale'",
+        'imagecodecs>=2026.1; extra == "all"',
+        'python-gdcm>=3.0.26; extra == "clinical"',
+        'hypothesis; extra == "dev"',
+    ]
+    monkeypatch.setattr(doctor_module.importlib.metadata, "requires", lambda _: stated)
+
+
 def list_weights(bundle, digest):
     (bundle / "large_files.yml").write_text(
         "large_files:\n"
@@ -221,7 +237,7 @@ def test_decoders_are_those_that_reading_uses():
     assert len(found) == 1 + len(PINNED_PLUGINS)
 
 
-def test_a_missing_decoder_is_told_with_its_extra(monkeypatch):
+def test_a_missing_decoder_is_told_with_its_extra(monkeypatch, requirements):
     from msrf_monai.clinical.reading import RefusalCode, RefusedInput, decoders
 
     def refuse(_):
@@ -244,7 +260,7 @@ def test_a_missing_decoder_is_told_with_its_extra(monkeypatch):
     ],
     ids=["missing", "incomplete", "broken"],
 )
-def test_a_library_that_does_not_load_is_missing_with_the_reason(monkeypatch, error, detail):
+def test_a_library_that_does_not_load_is_missing_with_the_reason(monkeypatch, requirements, error, detail):
     def refuse(name):
         if name == "ray":
             raise error
@@ -259,9 +275,27 @@ def test_a_library_that_does_not_load_is_missing_with_the_reason(monkeypatch, er
     assert finding.install == "pip install 'msrf-monai[scale]'"
 
 
-def test_a_package_that_no_extra_brings_is_installed_by_its_name():
-    assert doctor_module._pip("no-such-package") == "pip install no-such-package"
-    assert doctor_module._pip("python_gdcm") == "pip install 'msrf-monai[clinical]'"
+@pytest.mark.parametrize(
+    ("packages", "command"),
+    [
+        ("imagecodecs", "pip install 'msrf-monai[clinical]'"),
+        ("python_gdcm imagecodecs", "pip install 'msrf-monai[clinical]'"),
+        ("pydicom", "pip install msrf-monai"),
+        ("hypothesis", "pip install hypothesis"),
+        ("ray imagecodecs", "pip install ray imagecodecs"),
+    ],
+)
+def test_what_is_missing_is_installed_by_the_extra_that_brings_it(requirements, packages, command):
+    assert doctor_module._pip(packages) == command
+
+
+def test_a_package_that_is_not_installed_itself_has_no_extras(monkeypatch):
+    def refuse(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(doctor_module.importlib.metadata, "requires", refuse)
+
+    assert doctor_module._pip("ray") == "pip install ray"
 
 
 def test_a_graphics_card_and_its_providers_are_told(monkeypatch):

@@ -59,7 +59,9 @@ def test_segmentations_show_the_mask_to_highdicom(tmp_path, source):
         seg = highdicom.seg.segread(tmp_path / "out" / f"{kind}.dcm")
         if source == "clip":
             uid, numbers = case.info.sop[0].sop_instance_uid, list(range(1, case.info.frames + 1))
-            planes = seg.get_pixels_by_source_frame(uid, numbers, ignore_spatial_locations=True)
+            planes = seg.get_pixels_by_source_frame(
+                uid, numbers, ignore_spatial_locations=True, assert_missing_frames_are_empty=True
+            )
         else:
             uids = [reference.sop_instance_uid for reference in case.info.sop]
             planes = seg.get_pixels_by_source_instance(uids, ignore_spatial_locations=True)
