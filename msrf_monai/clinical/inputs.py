@@ -22,6 +22,7 @@ from msrf_monai.clinical.reading.opening import FileKind
 from msrf_monai.clinical.reading.quiet import quiet_pydicom
 from msrf_monai.clinical.reading.regular import check_inside, digest_of, read_head, read_regular
 from msrf_monai.clinical.series_rules import SeriesRules
+from msrf_monai.clinical.slide_inputs import dicom_slides, head_limits, is_dicom_slide, is_tiff_slide
 from msrf_monai.errors import InputError
 
 __all__ = ["InputOptions", "PlannedInput", "content_digest", "plan_inputs"]
@@ -66,6 +67,10 @@ class PlannedInput:
     """What the rules say; what reading and the result say comes later."""
     choice: str = ""
     """Name of the selection that chose it; empty without rules."""
+    key: str = ""
+    """What names it wherever its files lie, such as its UIDs; empty where only the path does."""
+    is_slide: bool = False
+    """It is a whole slide, which is read by tiles; ``paths`` are the files of its series."""
     shows_name: bool = False
     """The file's name may be shown: a picture's may, that of a DICOM file is often the patient's."""
 
@@ -172,6 +177,7 @@ def _sort_out(found: dict[str, _Found], limits: Limits) -> tuple[list[PlannedInp
     singles: dict[str, PlannedInput] = {}
     kinds: dict[str, FileKind] = {}
     voxels: set[str] = set()
+    slides: list[Path] = []
     for path, each in found.items():
         by_name = Path(path).suffix.lower() in _PICTURES
         if Path(path).name.lower() in _SYSTEM_FILES:
@@ -180,8 +186,12 @@ def _sort_out(found: dict[str, _Found], limits: Limits) -> tuple[list[PlannedInp
         try:
             if Path(path).is_symlink() and not each.is_named:
                 check_inside(Path(path), Path(each.root))
-            kinds[path] = kind_of(read_head(Path(path), limits))
-            singles[path] = PlannedInput((path,), shows_name=by_name or kinds[path] in _SHOWN)
+            head = read_head(Path(path), head_limits(limits))
+            kinds[path] = kind_of(head)
+            is_slide = kinds[path] == "raster" and is_tiff_slide(Path(path), head, limits)
+            singles[path] = PlannedInput((path,), shows_name=by_name or kinds[path] in _SHOWN, is_slide=is_slide)
+            if kinds[path] == "dicom" and is_dicom_slide(head):
+                slides.append(Path(path))
             if kinds[path] == "metaimage":
                 voxels.add(str(voxel_file(Path(path), limits)))
         except RefusedInput as refusal:
@@ -189,11 +199,15 @@ def _sort_out(found: dict[str, _Found], limits: Limits) -> tuple[list[PlannedInp
     owned = {path for path in voxels if kinds.get(path) in ("unknown", "raster", "gzip", "archive")}
     dicom = [Path(path) for path, kind in kinds.items() if kind == "dicom"]
     left = owned | set(map(str, dicom))
-    return [planned for path, planned in singles.items() if path not in left], dicom
+    planned = [each for path, each in singles.items() if path not in left]
+    planned += [PlannedInput(files, key=f"series:{uid}", is_slide=True) for uid, files in dicom_slides(slides)]
+    return planned, [path for path in dicom if path not in set(slides)]
 
 
 def _of_case(case: Case) -> PlannedInput:
-    return PlannedInput(tuple(map(str, case.sources)), case=case)
+    uids = [sop.sop_instance_uid for sop in case.info.sop]
+    key = f"uid:{' '.join(uids)}" if all(uids) else f"digest:{case.digest}"
+    return PlannedInput(tuple(map(str, case.sources)), case=case, key=key)
 
 
 def _of_refusal(paths: tuple[str, ...], refusal: RefusedInput) -> PlannedInput:
@@ -244,8 +258,6 @@ def _named(planned: Sequence[PlannedInput], found: dict[str, _Found]) -> list[Pl
 def _naming(planned: PlannedInput, found: dict[str, _Found]) -> Naming:
     path = planned.paths[0]
     identity = found[path].identity if path in found else path
-    if planned.case is not None:
-        uids = [sop.sop_instance_uid for sop in planned.case.info.sop]
-        first = f"uid:{' '.join(uids)}" if all(uids) else f"digest:{planned.case.digest}"
-        return Naming("dicom", (first, identity, path))
+    if planned.key:
+        return Naming("dicom", (planned.key, identity, path))
     return Naming(safe_name(Path(path).stem) if planned.shows_name else "file", (identity, path))

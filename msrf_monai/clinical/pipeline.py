@@ -21,6 +21,7 @@ from msrf_monai.clinical.privacy import PrivateLogs
 from msrf_monai.clinical.result_folder import ResultFolder
 from msrf_monai.clinical.result_writer import ResultWriter
 from msrf_monai.clinical.run_options import RunOptions, RunResult
+from msrf_monai.clinical.slide_writer import SlideWriter
 from msrf_monai.clinical.sources import SourceList
 from msrf_monai.errors import MissingExtraError
 from msrf_monai.runtime import versions
@@ -82,6 +83,7 @@ def predict(
         run = LocalRun(
             predictor,
             ResultWriter(predictor, settings),
+            SlideWriter(predictor, settings),
             results,
             ledger,
             limits=settings.limits,

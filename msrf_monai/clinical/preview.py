@@ -16,6 +16,7 @@ from msrf_monai.clinical.privacy import PrivateLogs
 from msrf_monai.clinical.reading import open_case
 from msrf_monai.clinical.result_folder import ResultFolder
 from msrf_monai.clinical.run_options import RunOptions
+from msrf_monai.clinical.slides import open_slide
 from msrf_monai.errors import ConfigError, DataError
 from msrf_monai.json_files import read_json
 
@@ -89,6 +90,8 @@ def _foreseen(planned: PlannedInput, before: Entry | None, results: ResultFolder
     try:
         if planned.refusal is not None:
             raise planned.refusal
+        if planned.is_slide:
+            return _foreseen_slide(found, planned)
         case = planned.case or open_case(
             planned.paths[0], settings.limits, convert_unusual=settings.convert_unusual, keep=False
         )
@@ -109,3 +112,10 @@ def _foreseen(planned: PlannedInput, before: Entry | None, results: ResultFolder
     if before is not None and is_kept and results.holds(before.outputs):
         return replace(found, action="keep", reason="an earlier run has finished it, and it has not changed")
     return found
+
+
+def _foreseen_slide(found: Planned, planned: PlannedInput) -> Planned:
+    with open_slide(planned.paths[0]) as slide:
+        finest = slide.info.levels[0]
+        flags = (*slide.info.notes, *planned.flags)
+        return replace(found, kind="slide", rows=finest.rows, columns=finest.columns, frames=1, flags=flags)

@@ -6,45 +6,33 @@ for the next one. An input that fails ends as a line of the manifest; only a dis
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterator, MutableSequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from msrf_monai.clinical.case import Case
-from msrf_monai.clinical.crashes import CRASHED, CrashJournal
+from msrf_monai.clinical.crashes import CrashJournal
 from msrf_monai.clinical.execution.frames import CaseFrames
+from msrf_monai.clinical.execution.opening import InputOpener, Opened, explain
 from msrf_monai.clinical.execution.overlap import Backlog, ahead_of
-from msrf_monai.clinical.execution.roles import Observer, SupportsPrediction, WriteResult
-from msrf_monai.clinical.failures import Stage, describe, is_fatal, is_final
-from msrf_monai.clinical.inputs import PlannedInput, content_digest
-from msrf_monai.clinical.ledger import Entry, Ledger, State
+from msrf_monai.clinical.execution.roles import Observer, SupportsPrediction, WriteResult, WriteSlide, Written
+from msrf_monai.clinical.failures import Stage, is_fatal
+from msrf_monai.clinical.inputs import PlannedInput
+from msrf_monai.clinical.ledger import Entry, Ledger
 from msrf_monai.clinical.prediction import Prediction
-from msrf_monai.clinical.privacy import PrivateLogs, where
-from msrf_monai.clinical.reading import Limits, open_case
+from msrf_monai.clinical.privacy import PrivateLogs
+from msrf_monai.clinical.reading import Limits
 from msrf_monai.clinical.result_folder import ResultFolder
+from msrf_monai.clinical.slides import Slide
 from msrf_monai.errors import StorageError
 
 __all__ = ["LocalRun"]
 
-_LOGGER = logging.getLogger(__name__)
 _AHEAD = 2
 """Inputs read ahead of the network for each reader, and inputs that wait to be written."""
-
-
-@dataclass(frozen=True)
-class _Read:
-    """An input as the readers leave it: ready for the network, or finished already."""
-
-    planned: PlannedInput
-    case: Case | None = None
-    first: dict[Any, Any] | None = None
-    entry: Entry | None = None
-    is_new: bool = True
-    seconds: float = 0.0
 
 
 class LocalRun:
@@ -53,6 +41,7 @@ class LocalRun:
     Args:
         predictor: gives predictions.
         write: makes files of them.
+        write_slide: predicts whole slides and makes files of them.
         results: the result folder.
         ledger: its manifest, open.
         limits: for reading.
@@ -68,6 +57,7 @@ class LocalRun:
         self,
         predictor: SupportsPrediction,
         write: WriteResult,
+        write_slide: WriteSlide,
         results: ResultFolder,
         ledger: Ledger,
         *,
@@ -81,17 +71,19 @@ class LocalRun:
     ) -> None:
         self._predictor = predictor
         self._write = write
+        self._write_slide = write_slide
         self._results = results
         self._ledger = ledger
-        self._limits = limits
         self._note_sources = note_sources
-        self._convert_unusual = convert_unusual
         self._readers = readers
         self._observer = observer
         self._privacy = privacy or PrivateLogs()
         self._journal = journal
         self._before = dict(ledger.entries)
         self._kept: set[str] = set()
+        self._opener = InputOpener(
+            predictor, results, self._before, limits=limits, convert_unusual=convert_unusual, journal=journal
+        )
 
     def run(self, plan: MutableSequence[PlannedInput]) -> set[str]:
         """Do everything in the plan that is not done yet.
@@ -122,7 +114,7 @@ class LocalRun:
 
     def _work(self, plan: MutableSequence[PlannedInput], readers: Executor, writer: Executor) -> None:
         backlog = Backlog(writer, _AHEAD)
-        inputs = ahead_of(readers, self._read, _taken(plan), _AHEAD * self._readers)
+        inputs = ahead_of(readers, self._opener.open, _taken(plan), _AHEAD * self._readers)
         try:
             for each in inputs:
                 backlog.add(self._after_reading(each, readers))
@@ -132,71 +124,12 @@ class LocalRun:
             inputs.close()
             raise
 
-    def _read(self, planned: PlannedInput) -> _Read:
-        """Open an input, unless an earlier run has finished it, and prepare its first frame."""
-        started = time.perf_counter()
-        case: Case | None = None
-        try:
-            if planned.skipped is not None:
-                return self._without_result(planned, "skipped", planned.skipped)
-            if planned.refusal is not None:
-                raise planned.refusal
-            if self._is_dangerous(planned):
-                return self._without_result(planned, "failed", CRASHED)
-            case = planned.case or open_case(
-                planned.paths[0], self._limits, convert_unusual=self._convert_unusual, keep=True
-            )
-            before = self._before.get(planned.folder)
-            if before and self._still_holds(before, case.digest):
-                return _Read(planned, entry=before, is_new=False)
-            first = self._predictor.prepare(case, 0)
-        except Exception as error:
-            return self._without_result(planned, "failed", self._explain(error, "read", planned), case)
-        return _Read(planned, case, first, seconds=time.perf_counter() - started)
-
-    def _is_dangerous(self, planned: PlannedInput) -> bool:
-        """Note that an input is in work, unless it has brought the process down and has not changed."""
-        if self._journal is None:
-            return False
-        before = self._before.get(planned.folder)
-        has_crashed = before is not None and before.code == CRASHED[0]
-        if planned.folder in self._journal.culprits or (
-            before is not None and has_crashed and before.digest == content_digest(planned.paths, self._limits)
-        ):
-            return True
-        self._journal.begin(planned.folder)
-        return False
-
-    def _still_holds(self, before: Entry, digest: str) -> bool:
-        if before.digest != digest or not digest:
-            return False
-        return before.state == "done" and self._results.holds(before.outputs)
-
-    def _without_result(
-        self, planned: PlannedInput, state: State, why: tuple[str, str], case: Case | None = None
-    ) -> _Read:
-        """Return an input that ends here, by a new line or, when nothing has changed, by an earlier run's."""
-        case = case or planned.case
-        digest = case.digest if case else content_digest(planned.paths, self._limits)
-        before = self._before.get(planned.folder)
-        is_same = before is not None and (before.state, before.code, before.digest) == (state, why[0], digest)
-        if before is not None and is_same and (state == "skipped" or (digest and is_final(why[0]))):
-            return _Read(planned, entry=before, is_new=False)
-        entry = Entry(
-            input=planned.label,
-            folder=planned.folder,
-            digest=digest,
-            state=state,
-            code=why[0],
-            reason=why[1],
-            flags=planned.flags,
-        )
-        return _Read(planned, entry=entry)
-
-    def _after_reading(self, each: _Read, readers: Executor) -> Callable[[], None]:
+    def _after_reading(self, each: Opened, readers: Executor) -> Callable[[], None]:
         """Predict what can be predicted, and return what is left for the writer to do."""
         if each.entry is not None:
             return _Later(self._record, each, each.entry)
+        if each.slide is not None:
+            return self._after_slide(each, each.slide)
         case, first = each.case, each.first
         if case is None or first is None:
             raise RuntimeError("an input was read without a result")  # pragma: no cover
@@ -206,14 +139,27 @@ class LocalRun:
             prediction = self._predictor.finish(frames.inferred())
         except Exception as error:
             stage: Stage = "read" if frames.reading_failed else "predict"
-            why = self._explain(error, stage, each.planned)
-            ended = self._without_result(each.planned, "failed", why, case)
+            why = explain(error, stage, each.planned)
+            ended = self._opener.without_result(each.planned, "failed", why, case)
             return _Later(self._record, ended, ended.entry)
         seconds = time.perf_counter() - started
         timings = {"read": each.seconds + frames.waited, "predict": seconds - frames.waited}
         return _Later(self._keep, each, case, prediction, timings)
 
-    def _keep(self, each: _Read, case: Case, prediction: Prediction, timings: dict[str, float]) -> None:
+    def _after_slide(self, each: Opened, slide: Slide) -> Callable[[], None]:
+        started = time.perf_counter()
+        try:
+            with slide, self._results.publish(each.planned.folder) as folder:
+                written = self._write_slide(slide, each.digest, folder)
+        except Exception as error:
+            self._stop_if_fatal(error)
+            why = explain(error, "predict", each.planned)
+            ended = self._opener.without_result(each.planned, "failed", why)
+            return _Later(self._record, ended, ended.entry)
+        timings = {"read": each.seconds, "predict": time.perf_counter() - started}
+        return _Later(self._record, each, _done(each.planned, each.digest, written, timings, 1))
+
+    def _keep(self, each: Opened, case: Case, prediction: Prediction, timings: dict[str, float]) -> None:
         """Write a result and its line, in the writer's thread."""
         started = time.perf_counter()
         planned = each.planned
@@ -222,24 +168,16 @@ class LocalRun:
                 written = self._write(case, prediction, folder)
         except Exception as error:
             self._stop_if_fatal(error)
-            why = self._explain(error, "write", planned)
-            ended = self._without_result(planned, "failed", why, case)
+            why = explain(error, "write", planned)
+            ended = self._opener.without_result(planned, "failed", why, case)
             self._record(ended, ended.entry)
             return
         timings["write"] = time.perf_counter() - started
-        entry = Entry(
-            input=planned.label,
-            folder=planned.folder,
-            digest=case.digest,
-            state="done",
-            flags=(*case.info.notes, *planned.flags, *written.flags),
-            outputs=tuple(replace(each, path=f"{planned.folder}/{each.path}") for each in written.outputs),
-            timings={name: round(value, 4) for name, value in timings.items()},
-            frames=case.info.frames,
-        )
+        written = replace(written, flags=(*case.info.notes, *written.flags))
+        entry = _done(planned, case.digest, written, timings, case.info.frames)
         self._record(each, entry)
 
-    def _record(self, each: _Read, entry: Entry | None) -> None:
+    def _record(self, each: Opened, entry: Entry | None) -> None:
         """Add the line of an input that is finished, and tell the observer, in the writer's thread."""
         if entry is None:
             raise RuntimeError("an input ended without a line")  # pragma: no cover
@@ -270,10 +208,6 @@ class LocalRun:
             with suppress(OSError):
                 self._observer.ended(entry, each.planned.frames, each.is_new)
 
-    def _explain(self, error: Exception, stage: Stage, planned: PlannedInput) -> tuple[str, str]:
-        _LOGGER.debug(where(error))
-        return describe(error, stage, planned.paths)
-
     def _stop_if_fatal(self, error: BaseException) -> None:
         reason = is_fatal(error)
         if reason:
@@ -281,6 +215,19 @@ class LocalRun:
                 f"{reason} at {self._results.root}: the run has stopped. All results before are whole and in the "
                 "manifest; mend that, then run the same command with --resume"
             ) from error
+
+
+def _done(planned: PlannedInput, digest: str, written: Written, timings: dict[str, float], frames: int) -> Entry:
+    return Entry(
+        input=planned.label,
+        folder=planned.folder,
+        digest=digest,
+        state="done",
+        flags=(*planned.flags, *written.flags),
+        outputs=tuple(replace(each, path=f"{planned.folder}/{each.path}") for each in written.outputs),
+        timings={name: round(value, 4) for name, value in timings.items()},
+        frames=frames,
+    )
 
 
 def _taken(plan: MutableSequence[PlannedInput]) -> Iterator[PlannedInput]:

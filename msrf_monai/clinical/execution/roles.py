@@ -10,8 +10,9 @@ from typing import Any, Protocol
 from msrf_monai.clinical.case import Case
 from msrf_monai.clinical.ledger import Entry, OutputRecord
 from msrf_monai.clinical.prediction import Prediction
+from msrf_monai.clinical.slides import Slide
 
-__all__ = ["Observer", "SupportsPrediction", "WriteResult", "Written"]
+__all__ = ["Observer", "SupportsPrediction", "WriteResult", "WriteSlide", "Written"]
 
 
 class SupportsPrediction(Protocol):
@@ -53,3 +54,6 @@ class Written:
 
 WriteResult = Callable[[Case, Prediction, Path], Written]
 """Writes everything of one input into a folder; in one thread."""
+
+WriteSlide = Callable[[Slide, str, Path], Written]
+"""Predicts a slide of a digest and writes everything of it into a folder; in the network's thread."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import uuid
 import zlib
 from itertools import pairwise
 from pathlib import Path
@@ -82,6 +83,7 @@ class PyramidSink:
             StorageError: when the folder cannot be written to.
         """
         self._grid = grid
+        self._content = hashlib.sha256()
         rows, columns = grid.rows, grid.columns
         self._levels = [_Level(self._path, rows, columns, self._tile)]
         while max(rows, columns) > self._tile:
@@ -97,6 +99,7 @@ class PyramidSink:
         """
         if not self._levels:
             raise InputError("the mask has not begun, or is finished")
+        self._content.update(rows.tobytes())
         for level in self._levels:
             rows = level.write(np.ascontiguousarray(rows))
 
@@ -150,7 +153,9 @@ class PyramidSink:
                 )
 
     def _metadata(self) -> dict[str, Any]:
-        known: dict[str, Any] = {"axes": "YX", "Name": "mask"}
+        # tifffile's own would hold the time and the machine; the same mask is to give the same bytes
+        identifier = uuid.uuid5(uuid.NAMESPACE_OID, self._content.hexdigest())
+        known: dict[str, Any] = {"axes": "YX", "Name": "mask", "UUID": f"urn:uuid:{identifier}"}
         if self._grid.mpp:
             known |= {"PhysicalSizeY": self._grid.mpp[0], "PhysicalSizeX": self._grid.mpp[1]}
             known |= {"PhysicalSizeYUnit": "µm", "PhysicalSizeXUnit": "µm"}

@@ -1,0 +1,60 @@
+"""Tell whole slides from pictures and DICOM images, from their headers alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from msrf_monai.clinical.reading import Limits, RefusedInput
+from msrf_monai.clinical.slides import SlideLimits, open_slide
+from msrf_monai.clinical.slides.dicom import series_of
+from msrf_monai.clinical.slides.tiff_structure import is_tiff
+from msrf_monai.errors import MissingExtraError
+
+__all__ = ["dicom_slides", "head_limits", "is_dicom_slide", "is_tiff_slide"]
+
+_SOP_CLASS = b"1.2.840.10008.5.1.4.1.1.77.1.6"
+
+
+def head_limits(limits: Limits) -> Limits:
+    """Return bounds to look at the beginning of a file with: a slide may be larger than what is read as a whole."""
+    return replace(limits, file_bytes=max(limits.file_bytes, SlideLimits().file_bytes))
+
+
+def is_dicom_slide(head: bytes) -> bool:
+    """Return whether a DICOM file's first 512 bytes, which hold its class, say that it is of a whole slide."""
+    return _SOP_CLASS in head
+
+
+def dicom_slides(paths: Iterable[Path]) -> list[tuple[str, tuple[str, ...]]]:
+    """Group DICOM files of whole slides.
+
+    Args:
+        paths: the files.
+
+    Returns:
+        For each slide, that is for each series in a folder, its series instance UID and its files, sorted.
+    """
+    groups: dict[tuple[str, str], list[str]] = {}
+    for path in paths:
+        groups.setdefault((str(path.parent), series_of(path, SlideLimits()) or str(path)), []).append(str(path))
+    return [(series, tuple(sorted(files))) for (_, series), files in groups.items()]
+
+
+def is_tiff_slide(path: Path, head: bytes, limits: Limits) -> bool:
+    """Return whether a file is a tiled TIFF that is read as a slide: it has several levels, or is no picture by size.
+
+    Args:
+        path: the file.
+        head: its first bytes.
+        limits: of pictures.
+    """
+    if not is_tiff(head):
+        return False
+    try:
+        with open_slide(path) as slide:
+            finest = slide.info.levels[0]
+            return len(slide.info.levels) > 1 or finest.rows * finest.columns > limits.frame_pixels
+    except (RefusedInput, MissingExtraError):
+        return False  # it is opened as a picture, which says what is wrong with it
