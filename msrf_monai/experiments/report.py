@@ -199,11 +199,10 @@ def _page(
          shlex.join(outcome.spec.evaluation)]}
         for outcome in done
     ]  # fmt: skip
-    filters = {"number": _number, "signed": _signed, "p": p_text, "verdict": verdict, "minutes": _minutes}
     return render_template(
         "msrf_monai.experiments",
         "report.html.j2",
-        filters,
+        {"number": _number, "signed": _signed, "p": p_text, "verdict": verdict, "minutes": _minutes},
         summary=summary,
         folds=results.folds,
         scores=[(name, _SCORE_NAMES[name]) for name in TABLE_SCORES],
