@@ -6,6 +6,7 @@ import gzip
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import cv2
 import nibabel
@@ -212,19 +213,19 @@ def _as_picture(info: ImageInfo) -> bool:
 
 
 def _png_of_probability(name: str, info: ImageInfo, plane: npt.NDArray[np.float32]) -> Artefact:
-    stored = as_stored(np.rint(plane[0] * MOST_PROBABLE).astype(np.uint16), info.exif_orientation)  # type: ignore[arg-type]
+    stored = as_stored(np.rint(plane[0] * MOST_PROBABLE).astype(np.uint16), info.exif_orientation)
     _, content = cv2.imencode(".png", stored, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     return Artefact(("prob",), f"{name}.png", bytes(content), partial(check_png, expected=stored))
 
 
 def _nifti(kinds: tuple[str, ...], name: str, info: ImageInfo, frames: npt.NDArray[np.generic]) -> Artefact:
     if info.frames == 1 and info.exif_orientation != 1:
-        frames = as_stored(frames[0], info.exif_orientation)[None]  # type: ignore[arg-type]
+        frames = as_stored(frames[0], info.exif_orientation)[None]
     affine = grid_affine(info)
     if len(info.stored_shape) in (0, 3):
         return Artefact(kinds, name, encode_nifti(frames, affine), partial(check_nifti, expected=frames, affine=affine))
     voxels = np.reshape(frames.transpose(2, 1, 0), info.stored_shape, order="F")
-    image = nibabel.Nifti1Image(voxels, affine)  # type: ignore[no-untyped-call]
+    image: Any = nibabel.Nifti1Image(voxels, affine)  # type: ignore[no-untyped-call]
     image.set_sform(affine, code=1)
     image.set_qform(affine, code=1, strip_shears=True)
     image.header.set_xyzt_units("mm")

@@ -118,7 +118,7 @@ class _Overview:
         for segment in result.segments:
             key = segment["number"], segment["label"]
             if key not in self.areas:
-                self.areas[key] = _Areas(*key, colour=tuple(segment["colour"]))  # type: ignore[arg-type]
+                self.areas[key] = _Areas(*key, colour=tuple(segment["colour"]))
             self.areas[key].add(segment, image["rows"] * image["columns"])
         if len(self.lines) < MOST_ROWS:
             confidence = result.confidence

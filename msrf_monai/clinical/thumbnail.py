@@ -137,4 +137,4 @@ def _shrunk(plane: npt.NDArray[np.bool_], columns: int, rows: int) -> npt.NDArra
     count = max(1, round(float(plane.mean()) * share.size))
     least = np.partition(share.ravel(), share.size - count)[share.size - count]
     # equal shares count as equal whatever their rounding, so that a thin line stays whole
-    return (share >= max(least - _ROUNDING, _ROUNDING)).astype(np.uint8)
+    return np.asarray(share >= max(least - _ROUNDING, _ROUNDING), dtype=np.uint8)
