@@ -11,7 +11,7 @@ from msrf_monai.clinical.slides.levels import SlideInfo, SlideLevel
 from msrf_monai.clinical.slides.limits import SlideLimits
 from msrf_monai.clinical.slides.predict import RunTiles, SlideResult, decide, predict_slide
 from msrf_monai.clinical.slides.pyramid import PyramidSink
-from msrf_monai.clinical.slides.reading import Slide, open_slide
+from msrf_monai.clinical.slides.reading import Slide, open_slide, slide_kind
 from msrf_monai.clinical.slides.resample import read_grid
 from msrf_monai.clinical.slides.segmentation import SegmentationSink
 from msrf_monai.clinical.slides.sinks import MaskSink, SinkGroup
@@ -40,6 +40,7 @@ __all__ = [
     "plan_tiles",
     "predict_slide",
     "read_grid",
+    "slide_kind",
     "thumbnail",
     "tissue_mask",
     "window_starts",

@@ -103,11 +103,11 @@ class RowBlender:
         leaving = max(0, top - self.top)
         self.top += leaving
         if self._sums is not None and self._touched[0] < self._touched[1]:
-            for first in range(*self._touched, _PIECE):
+            for first in range(self._touched[0], self._touched[1], _PIECE):
                 counts = self._counts[:leaving, first : min(first + _PIECE, self._touched[1])]
                 covered = counts > 0
                 sums = self._sums[:, :leaving, first : first + counts.shape[1]]
-                yield first, sums / np.where(covered, counts, 1), covered
+                yield first, np.divide(sums, np.where(covered, counts, 1), dtype=np.float32), covered
             self._move_up(leaving, self._sums)
 
     def _move_up(self, leaving: int, sums: Floats) -> None:

@@ -98,16 +98,17 @@ def read_wsi_header(path: Path, limits: SlideLimits) -> WsiFile:
 
 
 def series_of(path: Path, limits: SlideLimits) -> str | None:
-    """Return the series that a file belongs to, reading no further; None when it is no DICOM file with one."""
+    """Return the series that a file of a slide belongs to, reading no further; None when it is no such file."""
     try:
         with SlideFile(path, limits) as file:
             if not is_dicom(file.head):
                 return None
-            partial = require("pydicom.filereader", "clinical").read_partial
+            partial = require("pydicom.filereader", "slides").read_partial
             with quiet_pydicom():
                 stream = io.BufferedReader(BoundedReader(file, limits.header_bytes))
                 header = partial(stream, stop_when=lambda tag, vr, length: int(tag) > _SERIES)
-                return str(header.get("SeriesInstanceUID") or "") or None
+                is_slide = str(header.get("SOPClassUID")) == WSI_CLASS
+                return str(header.get("SeriesInstanceUID") or "") or None if is_slide else None
     except MissingExtraError:
         raise
     except Exception:  # a neighbour that cannot be read is no level of this slide
@@ -161,7 +162,7 @@ def open_dicom_levels(files: Sequence[WsiFile], limits: SlideLimits) -> tuple[Sl
 def _parse(file: SlideFile, limits: SlideLimits) -> tuple[Any, int]:
     if not is_dicom(file.head):
         raise RefusedInput(RefusalCode.NOT_DICOM, "the file does not begin with a preamble and DICM; export it again")
-    partial = require("pydicom.filereader", "clinical").read_partial
+    partial = require("pydicom.filereader", "slides").read_partial
     stream = io.BufferedReader(BoundedReader(file, limits.header_bytes))
     try:
         with quiet_pydicom():

@@ -38,7 +38,7 @@ class _Level:
         self.columns = columns
         self.tile = tile
         self.blocks = RowBlocks(tile, columns)
-        self.spool = TileSpool(path, lambda pixels: zlib.compress(pixels, _DEFLATE_LEVEL))
+        self.spool = TileSpool(path, lambda pixels: zlib.compress(pixels.data, _DEFLATE_LEVEL))
         self.given = 0
 
     @property
@@ -123,7 +123,7 @@ class PyramidSink:
                 os.fsync(handle.fileno())
                 _verify(handle.fileno(), self._levels)
                 with io.BufferedReader(DescriptorReader(handle.fileno())) as kept:
-                    digest = hashlib.file_digest(kept, "sha256").hexdigest()  # type: ignore[arg-type]
+                    digest = hashlib.file_digest(kept, "sha256").hexdigest()
         finally:
             self.abort()
         return (Written("mask", self._path, digest),)

@@ -12,18 +12,18 @@ from types import TracebackType
 
 import numpy as np
 
-from msrf_monai.clinical.reading import RefusalCode, RefusedInput
+from msrf_monai.clinical.reading import Limits, RefusalCode, RefusedInput
 from msrf_monai.clinical.reading.dicom_header import is_dicom
 from msrf_monai.clinical.reading.quiet import quiet_pydicom
 from msrf_monai.clinical.slides.dicom import WsiFile, open_dicom_levels, read_wsi_header, series_of
 from msrf_monai.clinical.slides.files import SlideFile
-from msrf_monai.clinical.slides.levels import LevelPixels, SlideInfo, Tile
+from msrf_monai.clinical.slides.levels import LevelPixels, SlideInfo, SlideKind, Tile
 from msrf_monai.clinical.slides.limits import SlideLimits
 from msrf_monai.clinical.slides.tiff import open_tiff_levels
 from msrf_monai.clinical.slides.tiff_structure import is_tiff
 from msrf_monai.errors import InputError, MissingExtraError
 
-__all__ = ["GLASS", "Slide", "open_slide"]
+__all__ = ["GLASS", "Slide", "open_slide", "slide_kind"]
 
 GLASS = 255
 """What lies outside of a slide, and where it has no tile: white, as empty glass."""
@@ -160,6 +160,31 @@ def open_slide(path: str | os.PathLike[str], limits: SlideLimits | None = None) 
     return Slide(info, pixels, [file], limits.cache_bytes)
 
 
+def slide_kind(path: str | os.PathLike[str], limits: SlideLimits | None = None) -> SlideKind | None:
+    """Tell whether a file is a slide rather than a picture or another DICOM object.
+
+    Args:
+        path: any file.
+        limits: bounds; default ``SlideLimits()``.
+
+    Returns:
+        ``"dicom-wsi"`` for a VL Whole Slide Microscopy Image; ``"tiff"`` for a tiled TIFF that has several levels or is
+        too large for a picture (``Limits().frame_pixels``); None for everything else, and for what cannot be read.
+    """
+    path, limits = Path(path), limits or SlideLimits()
+    try:
+        with SlideFile(path, limits) as file:
+            if is_dicom(file.head):
+                return "dicom-wsi" if series_of(path, limits) else None
+            if not is_tiff(file.head):
+                return None
+            levels = open_tiff_levels(file, limits)[0].levels
+    except RefusedInput:
+        return None
+    is_large = levels[0].rows * levels[0].columns > Limits().frame_pixels
+    return "tiff" if is_large or len(levels) > 1 else None
+
+
 def _files_of_slide(folder: Path, series: str | None, limits: SlideLimits) -> list[Path]:
     """Return the DICOM files of one series in a folder, or of the only series that it holds."""
     try:
@@ -173,7 +198,7 @@ def _files_of_slide(folder: Path, series: str | None, limits: SlideLimits) -> li
     if len(wanted) != 1:
         raise RefusedInput(
             RefusalCode.UNSUPPORTED if wanted else RefusalCode.NOT_DICOM,
-            f"the folder holds the files of {len(wanted)} DICOM series; a slide is one of them: give one of its files",
+            f"the folder holds {len(wanted)} DICOM slides, and one was expected; give one of its files",
         )
     chosen = [path for path, one in found.items() if one in wanted]
     if len(chosen) > limits.levels:

@@ -6,6 +6,8 @@ and all sums are whole numbers, so two overlapping tiles agree to the last bit w
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -16,8 +18,8 @@ from msrf_monai.clinical.slides.reading import GLASS, Slide
 __all__ = ["read_grid"]
 
 _PARTS = 256
-_MOST_STORED = 1 << 23
-"""Stored pixels that are averaged at once."""
+_MOST_STORED = 1 << 20
+"""Stored pixels that are averaged at once; each needs about 60 bytes meanwhile."""
 
 Whole = npt.NDArray[np.int64]
 
@@ -60,21 +62,21 @@ def _averaged(slide: Slide, grid: SlideGrid, rows: tuple[int, int], columns: tup
     sizes = [int(-(-one[-1] // _PARTS)) - start for one, start in zip(edges, starts, strict=True)]
     stored = slide.read_region(grid.level, starts[0], starts[1], sizes[0], sizes[1])
     inside = [one - start * _PARTS for one, start in zip(edges, starts, strict=True)]
-    sums = _integrated(_integrated(stored.astype(np.int64), inside[0]).swapaxes(0, 1), inside[1]).swapaxes(0, 1)
+    sums = _integrated(_integrated(stored, inside[0]).swapaxes(0, 1), inside[1]).swapaxes(0, 1)
     area = np.diff(inside[0])[:, None, None] * np.diff(inside[1])[None, :, None]
-    return ((sums + area // 2) // area).astype(np.uint8)
+    return np.asarray((sums + area // 2) // area).astype(np.uint8)
 
 
 def _edges(start: int, end: int, factor: float) -> Whole:
     return np.rint(np.arange(start, end + 1, dtype=np.float64) * (factor * _PARTS)).astype(np.int64)
 
 
-def _integrated(values: npt.NDArray[np.int64], edges: Whole) -> npt.NDArray[np.int64]:
+def _integrated(values: npt.NDArray[Any], edges: Whole) -> npt.NDArray[np.int64]:
     """Return the sums between neighbouring edges along the first axis, in parts of a pixel."""
     below = np.zeros((len(values) + 1, *values.shape[1:]), dtype=np.int64)
-    np.cumsum(values, axis=0, out=below[1:])
+    np.cumsum(values, axis=0, dtype=np.int64, out=below[1:])
     whole, part = edges // _PARTS, edges % _PARTS
     upto = below[whole] * _PARTS
     has_part = part > 0
-    upto[has_part] += values[whole[has_part]] * part[has_part][:, None, None]
+    upto[has_part] += values[whole[has_part]].astype(np.int64) * part[has_part][:, None, None]
     return np.diff(upto, axis=0)

@@ -172,7 +172,7 @@ class SegmentationSink:
                 os.fsync(handle.fileno())
                 check_tiled(handle.fileno(), seg, spool.checks, self._tile)
                 with io.BufferedReader(DescriptorReader(handle.fileno())) as kept:
-                    digest = hashlib.file_digest(kept, "sha256").hexdigest()  # type: ignore[arg-type]
+                    digest = hashlib.file_digest(kept, "sha256").hexdigest()
         finally:
             self.abort()
         return (Written("seg", self._path, digest, str(seg.SOPInstanceUID)),)

@@ -86,5 +86,5 @@ class _FrameCheck:
                 number_of_frames=1,
                 pixel_keyword="PixelData",
             )
-            self._last = (data, zlib.crc32(np.ascontiguousarray(pixels)))
+            self._last = (data, zlib.crc32(np.ascontiguousarray(pixels).data))
         return self._last[1]

@@ -14,7 +14,7 @@ from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -151,7 +151,7 @@ class TileSpool:
         with storing(self._path):
             self._file.write(data)
         self._sizes.append(len(data))
-        self._checks.append(zlib.crc32(tile))
+        self._checks.append(zlib.crc32(tile.data))
 
 
 class DescriptorReader(io.RawIOBase):
@@ -222,6 +222,6 @@ class Nameless(io.RawIOBase):
         """Return where the next byte goes."""
         return self._handle.tell()
 
-    def write(self, data: object) -> int:
+    def write(self, data: Any) -> int:
         """Write all of ``data``."""
-        return self._handle.write(data)  # type: ignore[arg-type]
+        return int(self._handle.write(data))

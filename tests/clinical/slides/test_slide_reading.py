@@ -13,7 +13,7 @@ import pytest
 import tifffile
 
 from msrf_monai.clinical.reading import RefusedInput
-from msrf_monai.clinical.slides import open_slide
+from msrf_monai.clinical.slides import open_slide, slide_kind
 from msrf_monai.errors import InputError
 from support.slide_files import APERIO, halved, stained, tiles_of, write_tiff, write_wsi
 
@@ -198,6 +198,31 @@ def test_sample_slide_is_the_same_by_openslide(data_root: Path) -> None:
         for number, (columns, rows) in enumerate(judge.level_dimensions):
             theirs = np.asarray(judge.read_region((0, 0), number, (columns, rows)).convert("RGB"))
             np.testing.assert_array_equal(slide.read_region(number, 0, 0, rows, columns), theirs)
+
+
+def test_slides_are_told_from_pictures_and_other_objects(tmp_path: Path) -> None:
+    write_tiff(tmp_path / "slide", PICTURE)
+    write_tiff(tmp_path / "picture", PICTURE, levels=1)
+    tifffile.imwrite(tmp_path / "strips", PICTURE)
+    write_wsi(tmp_path / "dicom", PICTURE)
+    write_wsi(tmp_path / "photo", PICTURE, number=1, SOPClassUID="1.2.840.10008.5.1.4.1.1.77.1.4")
+    (tmp_path / "text").write_text("II*")
+
+    found = {path.name: slide_kind(path) for path in (*tmp_path.iterdir(), tmp_path / "nothing", tmp_path)}
+
+    assert {name for name, kind in found.items() if kind == "tiff"} == {"slide"}
+    assert {name for name, kind in found.items() if kind == "dicom-wsi"} == {"dicom"}
+
+
+def test_other_objects_in_the_folder_of_a_slide_do_not_disturb(tmp_path: Path) -> None:
+    write_wsi(tmp_path / "a.dcm", PICTURE)
+    write_wsi(tmp_path / "b.dcm", halved(PICTURE), number=1)
+    write_wsi(
+        tmp_path / "seg.dcm", PICTURE, number=2, SOPClassUID="1.2.840.10008.5.1.4.1.1.66.7", SeriesInstanceUID="2.25.9"
+    )
+
+    with open_slide(tmp_path) as slide:
+        assert [path.name for path in slide.sources] == ["a.dcm", "b.dcm"]
 
 
 def test_regions_beyond_the_edges_are_white(tmp_path: Path) -> None:
