@@ -96,7 +96,35 @@ class FieldOfViewd(MapTransform):
         return to_planes(derive_field_of_view(rows).astype(np.uint8))
 
 
-class NormalizeInsided(MapTransform):
+class _InsideTransform(MapTransform):
+    """What works on the inside of a field of view: the key of the field, and checks that it fits the images."""
+
+    def __init__(
+        self, keys: KeysCollection = "image", fov_key: str = "fov", *, allow_missing_keys: bool = False
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.fov_key = fov_key
+
+    def _inside(self, data: Mapping[Hashable, Any]) -> torch.Tensor:
+        """Return the field of view as a plain bool tensor ``(1, W, H)``."""
+        fov = data.get(self.fov_key)
+        if not isinstance(fov, torch.Tensor):
+            raise InputError(f'the item has no field of view under "{self.fov_key}"; put FieldOfViewd before')
+        return plain(fov) > 0
+
+    def _values(self, data: Mapping[Hashable, Any], key: Hashable, inside: torch.Tensor) -> torch.Tensor:
+        """Return what stands under a key as a plain tensor of the field's size."""
+        values = plain(data[key])
+        if values.shape[1:] != inside.shape[1:]:
+            sizes = [" x ".join(map(str, item.shape[1:])) for item in (values, inside)]
+            raise InputError(
+                f'"{key}" is {sizes[0]} pixels and its field of view "{self.fov_key}" is {sizes[1]}; resize both or '
+                "neither"
+            )
+        return values
+
+
+class NormalizeInsided(_InsideTransform):
     """Give each channel mean 0 and standard deviation 1 inside the field of view, and the value 0 outside.
 
     Cameras and lamps differ in brightness and colour, and the share of black surround differs from camera to camera, so
@@ -107,12 +135,6 @@ class NormalizeInsided(MapTransform):
         fov_key: key of the field of view ``(1, W, H)``, {0, 1}.
         allow_missing_keys: skip keys that an item has not.
     """
-
-    def __init__(
-        self, keys: KeysCollection = "image", fov_key: str = "fov", *, allow_missing_keys: bool = False
-    ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.fov_key = fov_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Normalise the images of one item.
@@ -128,11 +150,10 @@ class NormalizeInsided(MapTransform):
             InputError: when the item has no field of view, or one of another size.
         """
         d = dict(data)
-        inside = _inside(d, self.fov_key)
+        inside = self._inside(d)
         mask = to_rows(inside.to(torch.uint8))
         for key in self.key_iterator(d):
-            image = plain(d[key])
-            _check_size(image, inside, key, self.fov_key)
+            image = self._values(d, key, inside)
             mean, deviation = _statistics(to_rows(image), mask)
             factor = torch.where(deviation > 1e-3, 1 / deviation.clamp_min(1e-3), 0.0)
             normed = (image.float() - mean.float()).mul_(factor.float()).mul_(inside)
@@ -148,7 +169,7 @@ def _statistics(rows: npt.NDArray[Any], mask: npt.NDArray[np.uint8]) -> tuple[to
     return mean[:, None, None], deviation[:, None, None]
 
 
-class ClearOutsided(MapTransform):
+class ClearOutsided(_InsideTransform):
     """Set what lies outside the field of view to 0.
 
     Args:
@@ -160,8 +181,7 @@ class ClearOutsided(MapTransform):
     def __init__(
         self, keys: KeysCollection = "pred", fov_key: str = "fov", *, allow_missing_keys: bool = False
     ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.fov_key = fov_key
+        super().__init__(keys, fov_key, allow_missing_keys=allow_missing_keys)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Clear the predictions of one item.
@@ -176,24 +196,8 @@ class ClearOutsided(MapTransform):
             InputError: when the item has no field of view, or one of another size.
         """
         d = dict(data)
-        inside = _inside(d, self.fov_key)
+        inside = self._inside(d)
         for key in self.key_iterator(d):
-            values = plain(d[key])
-            _check_size(values, inside, key, self.fov_key)
+            values = self._values(d, key, inside)
             d[key] = with_meta(values * inside.to(values.device, values.dtype), d[key])
         return d
-
-
-def _inside(data: Mapping[Hashable, Any], fov_key: str) -> torch.Tensor:
-    fov = data.get(fov_key)
-    if not isinstance(fov, torch.Tensor):
-        raise InputError(f'the item has no field of view under "{fov_key}"; put FieldOfViewd before')
-    return plain(fov) > 0
-
-
-def _check_size(values: torch.Tensor, inside: torch.Tensor, key: Hashable, fov_key: str) -> None:
-    if values.shape[1:] != inside.shape[1:]:
-        sizes = [" x ".join(map(str, item.shape[1:])) for item in (values, inside)]
-        raise InputError(
-            f'"{key}" is {sizes[0]} pixels and its field of view "{fov_key}" is {sizes[1]}; resize both or neither'
-        )

@@ -15,14 +15,13 @@ from monai.config.type_definitions import KeysCollection
 from monai.data.folder_layout import FolderLayoutBase
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms.io.array import SaveImage
-from monai.transforms.io.dictionary import SaveImaged
-from monai.transforms.transform import MapTransform, Transform
-from monai.utils.misc import ensure_tuple_rep
+from monai.transforms.transform import Transform
 
 from msrf_monai.errors import ConfigError, InputError
 from msrf_monai.files import write_bytes
 from msrf_monai.transforms.encode import check_extension, encode
 from msrf_monai.transforms.layout import SafeFolderLayout
+from msrf_monai.transforms.result_saver import ResultSaverd
 from msrf_monai.transforms.rows import to_rows
 
 __all__ = ["FileSaver", "FileSaverd", "SaveMask", "SaveMaskd", "SaveProbability", "SaveProbabilityd"]
@@ -117,7 +116,7 @@ def _check_size(img: torch.Tensor | npt.NDArray[Any], meta: Mapping[str, Any]) -
         )
 
 
-class FileSaverd(SaveImaged):
+class FileSaverd(ResultSaverd):
     """Dictionary form of a ``FileSaver``; a ``SaveImaged``, by which MONAI Label knows and removes it."""
 
     def __init__(
@@ -130,11 +129,13 @@ class FileSaverd(SaveImaged):
         meta_key_postfix: str = "meta_dict",
         allow_missing_keys: bool = False,
     ) -> None:
-        # SaveImaged would build a SaveImage, and make its output folder, only to have it replaced
-        MapTransform.__init__(self, keys, allow_missing_keys)
-        self.meta_keys = ensure_tuple_rep(meta_keys, len(self.keys))
-        self.meta_key_postfix = ensure_tuple_rep(meta_key_postfix, len(self.keys))
-        self.image_key = image_key
+        super().__init__(
+            keys,
+            image_key=image_key,
+            meta_keys=meta_keys,
+            meta_key_postfix=meta_key_postfix,
+            allow_missing_keys=allow_missing_keys,
+        )
         self.saver = saver
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -143,10 +144,7 @@ class FileSaverd(SaveImaged):
         A result without metadata takes it from ``{key}_{meta_key_postfix}``, or else from ``data[image_key]``.
         """
         d = dict(data)
-        for key, meta_key, postfix in self.key_iterator(d, self.meta_keys, self.meta_key_postfix):
-            meta = d.get(meta_key or f"{key}_{postfix}")
-            if meta is None:
-                meta = dict(getattr(d.get(self.image_key), "meta", {}))
+        for key, meta in self._results(d):
             img = d[key]
             if isinstance(img, MetaTensor) and "filename_or_obj" not in img.meta and meta:
                 img = MetaTensor(img.as_tensor(), meta={**meta, **img.meta})

@@ -17,13 +17,11 @@ import numpy as np
 from monai.config.type_definitions import KeysCollection
 from monai.data.folder_layout import FolderLayoutBase
 from monai.data.meta_tensor import MetaTensor
-from monai.transforms.io.dictionary import SaveImaged
-from monai.transforms.transform import MapTransform
-from monai.utils.misc import ensure_tuple_rep
 
 from msrf_monai.errors import ConfigError, InputError, StorageError
 from msrf_monai.files import write_bytes, write_text
 from msrf_monai.transforms.layout import SafeFolderLayout
+from msrf_monai.transforms.result_saver import ResultSaverd
 from msrf_monai.transforms.rows import to_rows
 from msrf_monai.vessel_measures import MEASURES, Spacing, VesselMeasures, vessel_measures
 
@@ -34,7 +32,7 @@ _COLUMNS = ("measures", "pixel_height_um", "pixel_width_um", *MEASURES, "reasons
 _UM_PER_MM = 1000.0
 
 
-class SaveVesselMeasuresd(SaveImaged):
+class SaveVesselMeasuresd(ResultSaverd):
     """Measure masks of vessels and write ``<name>_measures.json`` for each, and one ``measures.csv`` for all.
 
     The names are those of ``SaveMaskd`` with the same folders. Put it where the mask is decided and of the source's
@@ -81,10 +79,13 @@ class SaveVesselMeasuresd(SaveImaged):
         meta_key_postfix: str = "meta_dict",
         allow_missing_keys: bool = False,
     ) -> None:
-        # SaveImaged would build a SaveImage, and make its output folder, for nothing
-        MapTransform.__init__(self, keys, allow_missing_keys)
-        self.meta_keys = ensure_tuple_rep(meta_keys, len(self.keys))
-        self.meta_key_postfix = ensure_tuple_rep(meta_key_postfix, len(self.keys))
+        super().__init__(
+            keys,
+            image_key=image_key,
+            meta_keys=meta_keys,
+            meta_key_postfix=meta_key_postfix,
+            allow_missing_keys=allow_missing_keys,
+        )
         self.output_dir = Path(output_dir)
         self.fov_key = fov_key
         self.spacing_um = _given_spacing(spacing_um)
@@ -92,7 +93,6 @@ class SaveVesselMeasuresd(SaveImaged):
         self.folder_layout = folder_layout or SafeFolderLayout(
             output_dir, output_postfix, ".json", data_root_dir, parent=separate_folder
         )
-        self.image_key = image_key
         self._count = 0
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -111,18 +111,14 @@ class SaveVesselMeasuresd(SaveImaged):
         """
         d = dict(data)
         fov = d.get(self.fov_key) if self.fov_key is not None else None
-        for key, meta_key, postfix in self.key_iterator(d, self.meta_keys, self.meta_key_postfix):
-            meta = self._meta(d, d[key], d.get(meta_key or f"{key}_{postfix}"))
+        for key, given in self._results(d):
+            own: Any = d[key].meta if isinstance(d[key], MetaTensor) else {}
+            meta: Mapping[str, Any] = own if "filename_or_obj" in own else {**given, **own}
             mask = _plane(d[key], key)
             spacing = self.spacing_um or stated_spacing_um(meta, mask.shape)
             found = vessel_measures(mask, None if fov is None else _plane(fov, str(self.fov_key)), spacing_um=spacing)
             self._write(found, spacing, meta, has_fov=fov is not None)
         return d
-
-    def _meta(self, data: Mapping[Hashable, Any], mask: Any, given: Any) -> Mapping[str, Any]:
-        meta = given if given is not None else getattr(data.get(self.image_key), "meta", {})
-        own: Any = mask.meta if isinstance(mask, MetaTensor) else {}
-        return own if "filename_or_obj" in own else {**meta, **own}
 
     def _write(self, found: VesselMeasures, spacing: Spacing | None, meta: Mapping[str, Any], *, has_fov: bool) -> None:
         subject = meta.get("filename_or_obj", f"{self._count:05d}")
@@ -249,7 +245,7 @@ def _line(cells: Any) -> str:
     return text.getvalue()
 
 
-def _plane(planes: Any, name: str) -> Any:
+def _plane(planes: Any, name: Hashable) -> Any:
     rows = to_rows(planes)
     if rows.shape[2] != 1:
         raise InputError(
