@@ -31,6 +31,22 @@ VESSEL = Segment(
     Code("59820001", "SCT", "Blood vessel"),
     Code("5665001", "SCT", "Retina"),
 )
+STILLS = (
+    "cxr_dx_mono1",
+    "cxr_dx_mono2",
+    "derm_photo",
+    "endoscopy_vl",
+    "fundus_op8",
+    "fundus_vlphoto",
+    "histology_vlmicro",
+    "us_gray",
+    "us_rgb",
+)
+"""The samples in ``dicom_samples`` with one frame, DICOM files without their suffix."""
+VOLUMES = ("ct_series", "mr_oblique")
+"""Those that are folders of slices."""
+CLIP = "us_multiframe_rgb"
+"""The one with several frames."""
 
 
 def photo(rows: int = 13, columns: int = 21, *, number: int = 1) -> Dataset:

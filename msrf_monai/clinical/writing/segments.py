@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,8 +108,22 @@ def check_segments(segments: Sequence[Segment]) -> tuple[Segment, ...]:
     return tuple(segments)
 
 
-def _segment(item: Mapping[str, Any]) -> Segment:
+@contextmanager
+def _understood(refusal: str) -> Iterator[None]:
+    """Refuse what is missing or of another form with this sentence; what a segment itself refuses stays as it is."""
     try:
+        yield
+    except ConfigError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ConfigError(refusal.replace("<error>", f"{type(error).__name__}: {error}")) from error
+
+
+def _segment(item: Mapping[str, Any]) -> Segment:
+    with _understood(
+        "a segment in metadata.json is not understood (<error>); it needs labelID, SegmentLabel, "
+        "SegmentedPropertyCategoryCodeSequence and SegmentedPropertyTypeCodeSequence"
+    ):
         anatomy = item.get("AnatomicRegionSequence")
         colour = item.get("recommendedDisplayRGBValue")
         return Segment(
@@ -119,13 +134,6 @@ def _segment(item: Mapping[str, Any]) -> Segment:
             anatomy=_code(anatomy) if anatomy else None,
             colour=tuple(int(part) for part in colour) if colour else None,  # type: ignore[arg-type]
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(
-            f"a segment in metadata.json is not understood ({type(error).__name__}: {error}); it needs labelID, "
-            "SegmentLabel, SegmentedPropertyCategoryCodeSequence and SegmentedPropertyTypeCodeSequence"
-        ) from error
 
 
 def _code(item: Mapping[str, Any]) -> Code:
@@ -133,13 +141,9 @@ def _code(item: Mapping[str, Any]) -> Code:
 
 
 def _from_channels(metadata: Mapping[str, Any], output: str) -> list[Segment]:
-    try:
+    with _understood(
+        f"metadata.json has neither 'segments' nor network_data_format.outputs.{output}.channel_def, so nobody knows "
+        "what the mask shows; add 'segments'"
+    ):
         channels = metadata["network_data_format"]["outputs"][output]["channel_def"]
         return [Segment(int(number), str(name)) for number, name in channels.items() if int(number) > 0]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(
-            f"metadata.json has neither 'segments' nor network_data_format.outputs.{output}.channel_def, so nobody "
-            "knows what the mask shows; add 'segments'"
-        ) from error

@@ -15,22 +15,9 @@ from msrf_monai.clinical.writing import (
     spacing_of,
     stored_planes,
 )
-from support.dicom_writing import POLYP, PRODUCER, blobs
+from support.dicom_writing import CLIP, POLYP, PRODUCER, STILLS, VOLUMES, blobs
 
 pytest.importorskip("highdicom", reason="highdicom is not installed: pip install 'msrf-monai[clinical]'")
-
-FILES = (
-    "cxr_dx_mono1",
-    "cxr_dx_mono2",
-    "derm_photo",
-    "endoscopy_vl",
-    "fundus_op8",
-    "fundus_vlphoto",
-    "histology_vlmicro",
-    "us_gray",
-    "us_multiframe_rgb",
-    "us_rgb",
-)
 
 
 def written_and_checked(case) -> DicomSource:
@@ -42,7 +29,7 @@ def written_and_checked(case) -> DicomSource:
 
 
 @pytest.mark.realdata
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", [*STILLS, CLIP])
 def test_an_opened_file_becomes_a_segmentation(data_root, name):
     case = open_dicom(data_root / "dicom_samples" / f"{name}.dcm")
 
@@ -54,7 +41,7 @@ def test_an_opened_file_becomes_a_segmentation(data_root, name):
 
 
 @pytest.mark.realdata
-@pytest.mark.parametrize("name", ["ct_series", "mr_oblique"])
+@pytest.mark.parametrize("name", VOLUMES)
 def test_an_opened_series_becomes_a_segmentation_in_slice_order(data_root, name):
     (case,) = open_folder(data_root / "dicom_samples" / name).cases
 

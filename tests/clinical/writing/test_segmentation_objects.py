@@ -23,22 +23,23 @@ from msrf_monai.clinical.writing import (
 )
 from msrf_monai.clinical.writing.finish import encode
 from msrf_monai.errors import ConfigError, InputError, StorageError
-from support.dicom_writing import POLYP, PRODUCER, VESSEL, blobs, clip, dciodvfy_errors, dcmqi_planes, photo, slices
+from support.dicom_writing import (
+    CLIP,
+    POLYP,
+    PRODUCER,
+    STILLS,
+    VESSEL,
+    VOLUMES,
+    blobs,
+    clip,
+    dciodvfy_errors,
+    dcmqi_planes,
+    photo,
+    slices,
+)
 
 highdicom = pytest.importorskip("highdicom", reason="highdicom is not installed: pip install 'msrf-monai[clinical]'")
 
-STILLS = (
-    "cxr_dx_mono1",
-    "cxr_dx_mono2",
-    "derm_photo",
-    "endoscopy_vl",
-    "fundus_op8",
-    "fundus_vlphoto",
-    "histology_vlmicro",
-    "us_gray",
-    "us_rgb",
-)
-VOLUMES = ("ct_series", "mr_oblique")
 KINDS = ("binary", "fractional", "labelmap")
 
 
@@ -92,7 +93,7 @@ def by_highdicom(path: Path, source: DicomSource) -> np.ndarray:
     return seg.get_pixels_by_source_instance(list(source.instance_uids), **options)
 
 
-ALL = (*STILLS, *VOLUMES, "us_multiframe_rgb")
+ALL = (*STILLS, *VOLUMES, CLIP)
 
 
 @pytest.mark.realdata
