@@ -134,18 +134,19 @@ class ImageDiceBCELoss(_DiceBCELoss):
     Args:
         activation: of the network's logits, ``"sigmoid"`` or ``"softmax"``, as for ``BatchDiceBCELoss``.
         clip: the authors' clipping of probabilities in the cross-entropy, 1e-7, or None; see ``BatchDiceBCELoss``.
-        include_background: with several channels, let the first one count in the Dice loss. The authors' code for
-            several classes leaves it out.
+        include_background: as for ``BatchDiceBCELoss``.
 
     Raises:
-        InputError: when ``activation`` is unknown or ``clip`` out of range.
+        InputError: as ``BatchDiceBCELoss``.
 
     Example:
+        A network that is surely right about both images; the second one is empty.
+
         >>> import torch
         >>> mask = torch.zeros(2, 1, 32, 48)
-        >>> mask[:, :, 8:20, 10:30] = 1
-        >>> round(ImageDiceBCELoss()(torch.zeros(2, 1, 32, 48), mask).item(), 4)
-        0.7275
+        >>> mask[0, :, 8:20, 10:30] = 1
+        >>> [round(loss(40 * mask - 20, mask).item(), 4) for loss in (ImageDiceBCELoss(), BatchDiceBCELoss())]
+        [0.25, 0.0]
     """
 
     batch = False
