@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -112,10 +112,12 @@ class IntensityScaler:
 
     Args:
         policy: the bundle's.
+        read: gives a frame of a case, where percentiles need more than one; ``Case.frame`` by default.
     """
 
-    def __init__(self, policy: IntensityPolicy) -> None:
+    def __init__(self, policy: IntensityPolicy, read: Callable[[Case, int], npt.NDArray[Any]] = Case.frame) -> None:
         self.policy = policy
+        self._read = read
         self._lock = threading.Lock()
         self._scales: OrderedDict[str, _Scale] = OrderedDict()
 
@@ -167,7 +169,7 @@ class IntensityScaler:
         with self._lock:
             found = self._scales.get(case.digest)
             if found is None:
-                values = _sample(case, pixels)
+                values = self._sample(case, pixels)
                 white = None if needs_limits and self.policy.rule != "full_range" else _plausible_white(values)
                 if white is None and self.policy.rule == "full_range":
                     raise DataError(
@@ -181,6 +183,20 @@ class IntensityScaler:
                     self._scales.popitem(last=False)
             return found
 
+    def _sample(self, case: Case, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return the values that stand for a case: of one frame all, of a volume those of evenly spaced slices."""
+        frames = case.info.frames
+        if frames == 1:
+            values = pixels.reshape(-1)
+        else:
+            chosen = np.unique(np.linspace(0, frames - 1, min(frames, _SAMPLED_FRAMES)).round().astype(int))
+            share = max(1, -(-pixels.size * len(chosen) // _SAMPLED_VALUES))
+            values = np.concatenate([self._read(case, int(index)).reshape(-1)[::share] for index in chosen])
+        values = values[:: max(1, -(-values.size // _SAMPLED_VALUES))]
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise DataError("the image holds NaN or infinite values; mend it or leave it out")
+        return values
+
 
 def _plausible_white(values: npt.NDArray[Any]) -> float | None:
     """Return the white of values that nothing is known about, as ``to_intensity`` does, or None."""
@@ -188,18 +204,3 @@ def _plausible_white(values: npt.NDArray[Any]) -> float | None:
     if smallest < 0 or largest > 255:
         return None
     return 1.0 if largest <= 1 and values.dtype.kind == "f" else 255.0
-
-
-def _sample(case: Case, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return the values that stand for a case: of one frame all, of a volume those of evenly spaced slices."""
-    frames = case.info.frames
-    if frames == 1:
-        values = pixels.reshape(-1)
-    else:
-        chosen = np.unique(np.linspace(0, frames - 1, min(frames, _SAMPLED_FRAMES)).round().astype(int))
-        share = max(1, -(-pixels.size * len(chosen) // _SAMPLED_VALUES))
-        values = np.concatenate([case.frame(int(index)).reshape(-1)[::share] for index in chosen])
-    values = values[:: max(1, -(-values.size // _SAMPLED_VALUES))]
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise DataError("the image holds NaN or infinite values; mend it or leave it out")
-    return values

@@ -22,6 +22,7 @@ from msrf_monai.clinical.prediction import Prediction
 from msrf_monai.clinical.predictor_chain import PRED, Chain, run_transforms, split_chain
 from msrf_monai.clinical.predictor_config import BundleConfig, read_bundle
 from msrf_monai.clinical.predictor_decision import class_rows
+from msrf_monai.clinical.predictor_reading import FrameGate
 from msrf_monai.clinical.predictor_weights import find_weights, load_network
 from msrf_monai.clinical.writing.segments import Segment, segments_from_metadata
 from msrf_monai.errors import ConfigError, InputError
@@ -72,6 +73,7 @@ class Predictor:
     """The threshold in force; None where the bundle takes the most probable class."""
     options: PredictorOptions
     device: torch.device
+    _gate: FrameGate
     _chain: Chain
     _inferer: Any
     _network: Any
@@ -99,7 +101,8 @@ class Predictor:
         if options.num_threads is not None:
             set_threads(options.num_threads)
         config = read_bundle(bundle, overrides=options.overrides, tta=options.tta, device=str(device))
-        chain = split_chain(config, threshold=options.threshold)
+        gate = FrameGate()
+        chain = split_chain(config, threshold=options.threshold, read=gate.frame)
         network, weights_digest = load_network(config, find_weights(config, options.weights))
         digest = _digest(weights=weights_digest, config=config.resolved, overrides=options.overrides)
         source = Runnable(
@@ -121,6 +124,7 @@ class Predictor:
             threshold=chain.threshold,
             options=options,
             device=device,
+            _gate=gate,
             _chain=chain,
             _inferer=config.build("inferer") if config.has("inferer") else SimpleInferer(),
             _network=build_backend(options.backend, source, device),
@@ -142,7 +146,7 @@ class Predictor:
             DataError: when its values cannot be brought onto the bundle's scale.
             InputError: when the bundle's preprocessing cannot handle it.
         """
-        pixels = case.frame(index)
+        pixels = self._gate.frame(case, index)
         started = time.perf_counter()
         data = run_transforms(self._chain.before, self._chain.load.load(case, index, pixels), "preprocessing")
         return {

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy.typing as npt
 from monai.transforms.compose import Compose
 from monai.transforms.inverse import InvertibleTransform
 from monai.transforms.io.dictionary import LoadImaged
@@ -14,6 +15,7 @@ from monai.transforms.post.dictionary import Activationsd, AsDiscreted, Invertd
 from monai.transforms.transform import MapTransform
 from monai.utils.enums import CommonKeys
 
+from msrf_monai.clinical.case import Case
 from msrf_monai.clinical.predictor_config import BundleConfig
 from msrf_monai.clinical.predictor_decision import ScoreMeaning, Units
 from msrf_monai.clinical.predictor_frames import FrameLoader, make_loader
@@ -45,12 +47,18 @@ class Chain:
     """The threshold in force; None where classes are compared with each other."""
 
 
-def split_chain(config: BundleConfig, *, threshold: float | None = None) -> Chain:
+def split_chain(
+    config: BundleConfig,
+    *,
+    threshold: float | None = None,
+    read: Callable[[Case, int], npt.NDArray[Any]] = Case.frame,
+) -> Chain:
     """Build and cut a bundle's pre- and postprocessing.
 
     Args:
         config: the bundle's.
         threshold: replaces that of the deciding transform.
+        read: gives a frame of a case, see ``IntensityScaler``.
 
     Returns:
         The parts, made of the very transforms that the configuration builds.
@@ -73,7 +81,7 @@ def split_chain(config: BundleConfig, *, threshold: float | None = None) -> Chai
         scores = [*scores, Invertd(PRED, preprocessing, orig_keys=first.keys[0], nearest_interp=False)]
     meaning = _meaning(scores, decider, config)
     return Chain(
-        make_loader(first, config.build("intensity") if config.has("intensity") else None, _channels(config)),
+        make_loader(first, config.build("intensity") if config.has("intensity") else None, _channels(config), read),
         _like(preprocessing, rest),
         _like(postprocessing, scores),
         _like(postprocessing, [decider, *after]),

@@ -6,12 +6,13 @@ chain is kept, and its own rules (channels, dtype, channel first or not) are app
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from monai.config.type_definitions import PathLike
 from monai.data.image_reader import ImageReader
 from monai.data.meta_tensor import MetaTensor
@@ -20,20 +21,21 @@ from monai.utils.enums import SpaceKeys
 
 from msrf_monai.clinical.case import Case, ImageInfo
 from msrf_monai.clinical.intensity import IntensityPolicy, IntensityScaler
-from msrf_monai.transforms.load import FileLoaderd
-from msrf_monai.transforms.picture import Picture, to_channels
+from msrf_monai.clinical.monai_reader import to_monai
+from msrf_monai.transforms.load import FileLoaderd, LoadImage2D
+from msrf_monai.transforms.picture import to_channels
 from msrf_monai.transforms.rows import to_planes
 
-__all__ = ["FrameLoader", "frame_affine"]
+__all__ = ["FrameLoader", "frame_affine", "make_loader"]
 
 
 @dataclass(frozen=True)
 class FrameLoader:
     """Give a frame as the bundle's loading transform would give its file.
 
-    A loader of this package (``LoadImage2Dd``) gets the frame on the scale 0..255 and makes its own channels of it.
-    Any other ``LoadImaged`` gets the values as they are, as MONAI's readers do, in as many channels as the network
-    takes, when that is 1 or 3.
+    ``LoadImage2Dd`` gets the frame on the scale 0..255 and makes its own channels of it. Any other loader gets the
+    values as they are, as MONAI's readers and ``LoadClinicalImaged`` do, in as many channels as the network takes, when
+    that is 1 or 3.
     """
 
     loader: LoadImaged
@@ -63,21 +65,19 @@ class FrameLoader:
         picture = self.scaler.picture(case, pixels)
         source = str(case.sources[min(index, len(case.sources) - 1)]) if case.sources else ""
         place = frame_affine(case.info, index)
-        if isinstance(self.loader, FileLoaderd):
-            return self._own(picture, source, place)
+        if _is_own(self.loader):
+            planes = to_planes(np.ascontiguousarray(self.loader._loader._pixels(picture, "the image")))
+            return self._item(_with_meta(planes, {**_place_meta(place), "filename_or_obj": source}))
         rows = self._with_channels(picture.rows)
+        if isinstance(self.loader, FileLoaderd):
+            return self._item(_as_clinical(case, index, rows, picture.white))
         return dict(self.loader({self.key: source}, reader=_FrameReader(rows, place)))
 
-    def _own(self, picture: Picture, source: str, place: npt.NDArray[np.float64] | None) -> dict[Hashable, Any]:
-        rows = self.loader._loader._pixels(picture, "the image")
-        planes = to_planes(np.ascontiguousarray(rows))
-        meta: dict[str, Any] = {
-            **_place_meta(place),
-            "filename_or_obj": source,
-            "spatial_shape": np.asarray(planes.shape[1:]),
-            "original_channel_dim": 0,
-        }
-        return {self.key: MetaTensor(planes, meta=meta)}
+    def _item(self, image: MetaTensor) -> dict[Hashable, Any]:
+        if self.loader._loader.image_only:
+            return {self.key: image}
+        name = self.loader.meta_keys[0] or f"{self.key}_{self.loader.meta_key_postfix[0]}"
+        return {self.key: image, name: image.meta}
 
     def _with_channels(self, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
         if self.channels is None or rows.shape[2] == self.channels:
@@ -85,6 +85,46 @@ class FrameLoader:
         # OpenCV and Pillow weigh colours in 8 bits or float32 only
         fit = rows if rows.dtype == np.uint8 else rows.astype(np.float32)
         return to_channels(fit, self.channels)
+
+
+def _is_own(loader: LoadImaged) -> bool:
+    return isinstance(loader, FileLoaderd) and isinstance(loader._loader, LoadImage2D)
+
+
+def _with_meta(planes: torch.Tensor, meta: dict[str, Any]) -> MetaTensor:
+    known = {**meta, "spatial_shape": np.asarray(planes.shape[1:]), "original_channel_dim": 0}
+    return MetaTensor(planes, meta=known)
+
+
+@dataclass(frozen=True)
+class _OneFrame:
+    """The pixels of a case of one frame."""
+
+    rows: npt.NDArray[Any]
+
+    def frame(self, index: int) -> npt.NDArray[Any]:
+        """Return the frame."""
+        return self.rows
+
+
+def _as_clinical(case: Case, index: int, rows: npt.NDArray[Any], white: float | None) -> MetaTensor:
+    """Return a frame as ``LoadClinicalImaged`` gives a file that holds nothing else."""
+    values = rows if rows.dtype == np.uint8 else rows.astype(np.float32)
+    affine, places = case.info.affine, case.info.positions_mm
+    alone = replace(
+        case.info,
+        frames=1,
+        samples=3 if values.shape[2] == 3 else 1,
+        dtype="uint8" if values.dtype == np.uint8 else "float32",
+        white=white,
+        positions_mm=None if places is None else places[min(index, len(places) - 1) :][:1],
+        affine=None if affine is None else tuple(tuple(line) for line in frame_affine(case.info, index).tolist()),
+    )
+    source = case.sources[min(index, len(case.sources) - 1) :][:1]
+    pixels = _OneFrame(values if alone.samples == 3 else values[..., 0])
+    array, meta = to_monai(Case(case.digest, source, alone, pixels))
+    planes = np.moveaxis(array, -1, 0) if alone.samples == 3 else array[None]
+    return _with_meta(torch.from_numpy(planes), meta)
 
 
 class _FrameReader(ImageReader):
@@ -142,17 +182,19 @@ def _place_meta(place: npt.NDArray[np.float64] | None) -> dict[str, Any]:
     return {} if place is None else {"affine": place, "original_affine": place.copy(), "space": SpaceKeys.RAS}
 
 
-def make_loader(loader: LoadImaged, intensity: Any, channels: int | None) -> FrameLoader:
+def make_loader(
+    loader: LoadImaged, intensity: Any, channels: int | None, read: Callable[[Case, int], npt.NDArray[Any]] = Case.frame
+) -> FrameLoader:
     """Return the stand-in of a loading transform.
 
     Args:
         loader: the bundle's.
         intensity: the key of that name in the bundle's config, or None.
         channels: see ``FrameLoader``.
+        read: see ``IntensityScaler``.
 
     Raises:
         ConfigError: when ``intensity`` is not understood.
     """
-    default = "auto" if isinstance(loader, FileLoaderd) else "stored"
-    scaler = IntensityScaler(IntensityPolicy.from_config(intensity, default))  # type: ignore[arg-type]
-    return FrameLoader(loader, scaler, channels)
+    policy = IntensityPolicy.from_config(intensity, "auto" if _is_own(loader) else "stored")
+    return FrameLoader(loader, IntensityScaler(policy, read), channels)
