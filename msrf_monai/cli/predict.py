@@ -79,6 +79,7 @@ def predict(
     repeatable_uids: Annotated[
         bool, typer.Option(help="Same input and model, same UIDs and bytes; otherwise new ones in every run.")
     ] = True,
+    thumbnails: Annotated[bool, typer.Option(help="Write small pictures of the inputs for the report.")] = True,
     source_list: Annotated[
         bool, typer.Option(help="Write sources.private.jsonl: which files each result is from.")
     ] = True,
@@ -97,6 +98,7 @@ def predict(
         options |= {"seg2d_geometry": seg2d_geometry, "repeatable_uids": repeatable_uids, "source_list": source_list}
         options |= {"device": device, "backend": backend.value, "tta": tta, "threshold": threshold}
         options |= {"weights": weights, "num_threads": threads, "watch_crashes": True}
+        options |= {"thumbnails": thumbnails}
         if dry_run:
             code = _show_plan(bundle, inputs, output, options, quiet=quiet, as_json=as_json)
         else:

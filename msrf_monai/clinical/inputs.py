@@ -150,7 +150,8 @@ def _find(
 
 def _expanded(inputs: Iterable[str | os.PathLike[str]]) -> list[str]:
     given: list[str] = []
-    for each in map(os.fspath, inputs):
+    for path in inputs:
+        each = os.fspath(path)
         is_pattern = not os.path.lexists(each) and glob.has_magic(each)
         given += sorted(glob.glob(each, recursive=True)) if is_pattern else [each]  # noqa: PTH207
     return given

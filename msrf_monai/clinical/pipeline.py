@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msrf_monai.clinical.crashes import CrashJournal
-from msrf_monai.clinical.execution.local import LocalRun, Observer
+from msrf_monai.clinical.execution.local import LocalRun
+from msrf_monai.clinical.execution.roles import Observer
 from msrf_monai.clinical.inputs import PlannedInput, plan_inputs
 from msrf_monai.clinical.ledger import Entry, Header, Ledger, digest_of_options
 from msrf_monai.clinical.lock import hold

@@ -58,6 +58,8 @@ class RunOptions:
     """See ``OutputOptions``."""
     repeatable_uids: bool = True
     """See ``OutputOptions``."""
+    thumbnails: bool = True
+    """Write the small pictures that the report shows; without them the results hold no pixel of an input."""
     readers: int = 0
     """Threads that read and preprocess; 0 for one, or two where there are four processors or more."""
     source_list: bool = True
@@ -88,11 +90,23 @@ class RunOptions:
 
     def input_options(self, root: Path) -> InputOptions:
         """Return what concerns finding inputs; ``root`` is the result folder, in which none are looked for."""
-        return InputOptions(self.limits, self.series_rules, self.slice_by_slice, self.part, root)
+        return InputOptions(
+            limits=self.limits,
+            rules=self.series_rules,
+            slice_by_slice=self.slice_by_slice,
+            part=self.part,
+            exclude=root,
+        )
 
     def output_options(self, quality: QualityLimits | None = None) -> OutputOptions:
         """Return what concerns writing, with a bundle's bounds for flags."""
-        return OutputOptions(self.outputs, self.seg2d_geometry, self.repeatable_uids, quality or QualityLimits())
+        return OutputOptions(
+            outputs=self.outputs,
+            seg2d_geometry=self.seg2d_geometry,
+            repeatable_uids=self.repeatable_uids,
+            thumbnail=self.thumbnails,
+            quality=quality or QualityLimits(),
+        )
 
     def deciding(self) -> dict[str, Any]:
         """Return what changes results, or which there are, as JSON can hold it; a resumed run must agree in it.
@@ -111,6 +125,7 @@ class RunOptions:
             "convert_unusual": self.convert_unusual,
             "seg2d_geometry": self.seg2d_geometry,
             "repeatable_uids": self.repeatable_uids,
+            "thumbnails": self.thumbnails,
         }
 
 

@@ -63,11 +63,7 @@ class WindowNetwork:
     """
 
     def __init__(self, predictor: SupportsPrediction) -> None:
-        options = getattr(predictor, "options", None)
-        if is_dataclass(predictor) and is_dataclass(options):
-            kept = replace(options, keep_probabilities=True)  # type: ignore[type-var]
-            predictor = replace(predictor, options=kept)  # type: ignore[call-arg, type-var]
-        self._predictor = predictor
+        self._predictor = _keeping_probabilities(predictor)
 
     def __call__(self, windows: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Return probabilities ``(B, K, H, W)`` for windows ``(B, H, W, 3)``."""
@@ -81,7 +77,14 @@ class WindowNetwork:
         maps = self._predictor.finish([item]).probabilities
         if maps is None:
             raise InputError("the predictor keeps no probabilities, which windows of a slide are blended by")
-        return maps[0].astype(np.float32)
+        return np.asarray(maps[0], dtype=np.float32)
+
+
+def _keeping_probabilities(predictor: Any) -> Any:
+    options = getattr(predictor, "options", None)
+    if not is_dataclass(predictor) or not is_dataclass(options):
+        return predictor
+    return replace(predictor, options=replace(options, keep_probabilities=True))  # type: ignore[type-var]
 
 
 @dataclass(frozen=True)

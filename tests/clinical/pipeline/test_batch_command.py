@@ -85,6 +85,26 @@ def test_outputs_that_an_input_cannot_have_are_said_and_flag_nothing(
     assert entries_of(tmp_path / "out")["a.png"].flags == ("not_written:seg",)
 
 
+def test_a_bundle_says_when_its_results_are_flagged(
+    repository: Path, tmp_path: Path, stand_in: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_picture(tmp_path / "in" / "a.png")
+    monkeypatch.setattr(ThresholdPredictor, "metadata", {"quality_limits": {"low_confidence": 0.95}})
+
+    done = call(repository, tmp_path / "in", "-o", tmp_path / "out")
+
+    assert done.exit_code == 3
+    assert entries_of(tmp_path / "out")["a.png"].flags == ("low_confidence",)
+
+
+def test_thumbnails_can_be_left_out(repository: Path, tmp_path: Path, stand_in: list[Any]) -> None:
+    save_picture(tmp_path / "in" / "a.png")
+
+    call(repository, tmp_path / "in", "-o", tmp_path / "out", "--no-thumbnails")
+
+    assert [output.kind for output in entries_of(tmp_path / "out")["a.png"].outputs] == ["mask", "stats"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

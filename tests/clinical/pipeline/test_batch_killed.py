@@ -18,7 +18,7 @@ from msrf_monai.clinical.ledger import MANIFEST, read_manifest
 from support.clinical_runs import result_bytes
 from support.dicom_files import as_bytes, image_dataset, pattern
 
-INPUTS, MOMENTS, KILLS = 6, 10, 8
+INPUTS, MOMENTS, KILLS = 5, 8, 6
 
 
 def dicom_inputs(folder: Path, count: int) -> Path:
@@ -37,7 +37,13 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, An
     """The folder of all runs, and how they ended."""
     work = tmp_path_factory.mktemp("killed")
     settings = {"options": {}, "moments": MOMENTS, "kills": KILLS, "seed": 7}
-    environment = {**os.environ, "PYTHONPATH": str(Path(support.clinical_kills.__file__).parents[1])}
+    # one thread: what is forked must not have begun any
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "PYTHONPATH": str(Path(support.clinical_kills.__file__).parents[1]),
+    }
     program = str(support.clinical_kills.__file__)
     arguments = [sys.executable, program, str(dicom_inputs(work / "in", INPUTS)), str(work), json.dumps(settings)]
     done = subprocess.run(arguments, capture_output=True, text=True, env=environment, check=False)
