@@ -23,7 +23,7 @@ from msrf_monai import __version__
 
 __all__ = ["Finding", "app", "examine"]
 
-app = typer.Typer(help="Show what this installation can do, and what to install for the rest.", add_completion=False)
+app = typer.Typer(help="Show what works here, and what to install for the rest.", add_completion=False)
 
 _JPEG = "1.2.840.10008.1.2.4."
 _SYNTAXES = {

@@ -25,7 +25,7 @@ class LazyGroup(TyperGroup):
 
     members: ClassVar[dict[str, tuple[str, str]]] = {
         "data": ("msrf_monai.cli.data", "List, prepare, draw and verify data sets."),
-        "doctor": ("msrf_monai.cli.doctor", "Show what this installation can do, and what to install for the rest."),
+        "doctor": ("msrf_monai.cli.doctor", "Show what works here, and what to install for the rest."),
         "experiment": ("msrf_monai.cli.experiment", "Compare variants of a bundle by cross-validation."),
         "info": ("msrf_monai.cli.info", "Show this installation and its bundles."),
         "predict": ("msrf_monai.cli.predict", "Predict clinical files with a bundle: DICOM, pictures, volumes."),

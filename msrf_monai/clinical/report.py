@@ -184,7 +184,7 @@ def _template() -> Any:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(link=quote, asked=_asked)
+    environment.filters.update(link=quote, asked=_asked, plain=_plain)
     source = importlib.resources.files("msrf_monai.clinical").joinpath("report.html.j2").read_text("utf-8")
     return environment.from_string(source)
 
@@ -192,6 +192,17 @@ def _template() -> Any:
 def _asked(flags: Sequence[str]) -> list[str]:
     """Return the flags that ask for a look."""
     return [flag for flag in flags if not flag.startswith(("rule:", "not_written:"))]
+
+
+def _plain(value: Any) -> str:
+    """Return an option as people read it."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_plain(each)}" for name, each in value.items()) or "none"
+    if isinstance(value, list | tuple):
+        return ", ".join(_plain(each) for each in value) or "none"
+    if value is None or isinstance(value, bool):
+        return "not set" if value is None else "yes" if value else "no"
+    return f"{value:,}" if isinstance(value, int | float) else str(value)
 
 
 def _worth_showing(done: Sequence[Entry]) -> list[Entry]:
@@ -224,9 +235,14 @@ def _flags(entries: Sequence[Entry]) -> list[tuple[str, str, int]]:
     """Return each flag, what it says, and how many inputs have it, the most frequent first."""
     # what a rule decided is told in other words for each input, and the manifest has them
     counts = Counter("rule" if flag.startswith("rule:") else flag for entry in entries for flag in entry.flags)
-    ordered = sorted(counts.items(), key=lambda each: (-each[1], each[0]))
-    meanings = FLAGS | _NOTES | {"rule": "a rule chose the series; manifest.jsonl tells which and why"}
-    return [(flag, meanings.get(flag, ""), number) for flag, number in ordered[:MOST_ROWS]]
+    ordered = sorted(counts.items(), key=lambda each: (not _asked([each[0]]) or each[0] == "rule", -each[1], each[0]))
+    return [(flag, _meaning(flag), number) for flag, number in ordered[:MOST_ROWS]]
+
+
+def _meaning(flag: str) -> str:
+    if flag.startswith("not_written:"):
+        return "such an output was asked for, and these inputs cannot have it; stats.json says why"
+    return (FLAGS | _NOTES | {"rule": "a rule chose the series; manifest.jsonl tells which and why"}).get(flag, "")
 
 
 def _shown(segment: Mapping[str, Any]) -> dict[str, Any]:

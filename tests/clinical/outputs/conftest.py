@@ -26,6 +26,7 @@ class ResultFolder:
 
     root: Path
     entries: list[Entry] = field(default_factory=list)
+    header: Header = HEADER
 
     def done(self, name: str, marked: int = 30, *, kinds: tuple[str, ...] = ("mask", "stats"), **case: Any) -> Entry:
         """Write the results of a picture of 20 x 30 pixels with so many marked."""
@@ -58,7 +59,7 @@ class ResultFolder:
         """Write the manifest."""
         self.root.mkdir(parents=True, exist_ok=True)
         # thousands of lines need not each be on the disk before the next
-        with pytest.MonkeyPatch.context() as patch, Ledger(self.root, HEADER) as ledger:
+        with pytest.MonkeyPatch.context() as patch, Ledger(self.root, self.header) as ledger:
             patch.setattr("os.fsync", lambda _: None)
             for entry in reversed(self.entries) if backwards else self.entries:
                 ledger.append(entry)

@@ -121,7 +121,8 @@ def test_words_that_only_inform_are_no_flags(results):
     page, _ = page_of(results.close())
 
     assert "0 of these flagged" in page.text
-    assert "not_written:seg" in page.text
+    assert "rule a rule chose the series" in page.text
+    assert "not_written:seg such an output was asked for" in page.text
 
 
 def test_what_has_changed_since_the_run_is_said(results):
@@ -160,8 +161,30 @@ def test_a_run_in_which_nothing_was_done_has_a_page_too(results):
 def test_versions_digests_and_options_are_named(results):
     page, _ = page_of(results.close())
 
-    for text in ("ab" * 32, "cd" * 32, "tta False", "torch 2.13.0", "MSRF-Net polyp segmentation 0.1.0"):
+    for text in ("ab" * 32, "cd" * 32, "tta no", "torch 2.13.0", "MSRF-Net polyp segmentation 0.1.0"):
         assert text in page.text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ({"frames": 20000, "a": None}, "frames 20,000, a not set"),
+        (["mask", "seg"], "mask, seg"),
+        ([], "none"),
+        ({}, "none"),
+        (0.5, "0.5"),
+        (1, "1"),
+        (True, "yes"),
+        ("eager", "eager"),
+    ],
+    ids=["limits", "list", "no-list", "no-names", "number", "one", "yes", "word"],
+)
+def test_options_are_shown_as_people_read_them(results, value, text):
+    results.header = replace(results.header, options={"it": value})
+
+    page, _ = page_of(results.close())
+
+    assert f"it {text} " in page.text
 
 
 def test_five_thousand_inputs_take_bounded_memory_and_space(results):
