@@ -82,8 +82,9 @@ def tissue_mask(small: Tile) -> npt.NDArray[np.bool_]:
     Returns:
         ``(h, w)``, True for tissue.
     """
-    chroma = (small.max(axis=2) - small.min(axis=2)).astype(np.uint8)
-    dullness = 255 - small.mean(axis=2).astype(np.uint8)
+    red, green, blue = small[..., 0], small[..., 1], small[..., 2]
+    chroma = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
+    dullness = (255 - (red.astype(np.uint16) + green + blue) // 3).astype(np.uint8)
     tissue = (chroma > _limit(chroma, *_CHROMA)) | (
         dullness > _limit(dullness, *(255 - end for end in _BRIGHTNESS[::-1]))
     )

@@ -15,7 +15,7 @@ __all__ = ["RowBlender", "window_weights"]
 Floats = npt.NDArray[np.float32]
 
 _LEAST_WEIGHT = 1e-3
-_PIECE = 4096
+_PIECE = 512
 """Columns whose probabilities are worked out at once."""
 
 

@@ -95,7 +95,7 @@ def predict_slide(
     except BaseException:
         sink.abort()
         raise
-    pixels = tuple(int(count) for count in run.counts[1 : run.classes + 1])
+    pixels = tuple(int(count) for count in run.counts)
     area = plan.grid.pixel_mm2
     return SlideResult(
         grid=plan.grid,
@@ -123,13 +123,14 @@ def decide(
     Returns:
         ``(h, w)`` class numbers, 0 for background; and the largest probability, background's among them.
     """
+    if len(probabilities) == 1:
+        (only,) = probabilities
+        is_there = only >= np.float32(0.5 if threshold is None else threshold)
+        return is_there.view(np.uint8), np.maximum(only, 1 - only)
     best = probabilities.max(axis=0)
     background = np.clip(1 - probabilities.sum(axis=0), 0, 1)
-    if len(probabilities) == 1:
-        mask = (best >= np.float32(0.5 if threshold is None else threshold)).astype(np.uint8)
-    else:
-        is_there = best > background if threshold is None else best >= np.float32(threshold)
-        mask = np.where(is_there, probabilities.argmax(axis=0) + 1, 0).astype(np.uint8)
+    is_there = best > background if threshold is None else best >= np.float32(threshold)
+    mask = np.where(is_there, probabilities.argmax(axis=0) + 1, 0).astype(np.uint8)
     return mask, np.maximum(best, background)
 
 
@@ -155,7 +156,7 @@ class _Run:
         self.classes = 0
         weights = window_weights(plan.tile, options.blend, options.sigma_scale)
         self._blender = RowBlender((plan.grid.rows, plan.grid.columns), plan.tile, weights, options.halo)
-        self.counts = np.zeros(_MOST_CLASSES + 1, dtype=np.int64)
+        self.counts = np.zeros(0, dtype=np.int64)
         self.certainty = 0.0
         self.covered = 0
         self.seconds = 0.0
@@ -200,7 +201,8 @@ class _Run:
         # a comparison with NaN is False
         if not (given.min() >= -1e-6 and given.max() <= 1 + 1e-6):
             raise InputError("the network gave values outside of 0..1, or none that are numbers; give probabilities")
-        self.classes = classes
+        if not self.classes:
+            self.classes, self.counts = classes, np.zeros(classes, dtype=np.int64)
         return given.astype(np.float32, copy=False)
 
     def _leave(self, next_row: int) -> None:
@@ -210,10 +212,12 @@ class _Run:
         rows = np.zeros((end - self._blender.top, width), dtype=np.uint8)
         for first, means, covered in self._blender.leave(end):
             mask, certainty = decide(means, self._options.threshold)
-            mask *= covered
+            if not covered.all():
+                mask, certainty = mask * covered, certainty * covered
             rows[:, first : first + mask.shape[1]] = mask
-            self.counts += np.bincount(mask.ravel(), minlength=_MOST_CLASSES + 1)
-            self.certainty += float(certainty[covered].sum(dtype=np.float64))
+            self.counts += [int(np.count_nonzero(mask == number)) for number in range(1, self.classes + 1)]
+            # sums of rows in float32 are exact enough, sums of them in float64
+            self.certainty += float(certainty.sum(axis=1).sum(dtype=np.float64))
             self.covered += int(np.count_nonzero(covered))
         self._sink.write(rows)
 
