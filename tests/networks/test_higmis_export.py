@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any, ClassVar
 
 import onnxruntime
 import pytest
 import torch
+import torch.nn.functional as F
 from monai.bundle import ConfigParser
 from torch import nn
 
@@ -14,6 +16,7 @@ from msrf_monai.networks import (
     HiGMISNet,
     HiGMISNetOutput,
 )
+from msrf_monai.networks.blocks import ImageNorm
 from support.higmis import SMALL
 from support.net_tester import NetTester
 
@@ -129,6 +132,32 @@ def test_pair_with_trunks_is_exported_as_one_module() -> None:
 
 def _run_onnx(session: onnxruntime.InferenceSession, image: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(session.run(None, {"image": image.numpy()})[0])
+
+
+@pytest.mark.filterwarnings("ignore:.*TorchScript-based ONNX export.*:DeprecationWarning")
+def test_norm_of_a_large_map_keeps_its_digits_in_onnx() -> None:
+    # ONNX Runtime's own instance norm is wrong by 5e-5 here, which the network's depth makes 2e-3.
+    x = torch.rand(1, 8, 256, 256) + 10
+    norm = ImageNorm(8).eval()
+    file = io.BytesIO()
+    torch.onnx.export(norm, (x,), file, dynamo=False, input_names=["image"], dynamic_axes={"image": {2: "h", 3: "w"}})
+    session = onnxruntime.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
+    for image in (x, x[:, :, :100, 1:]):
+        exact = F.instance_norm(image.double(), eps=norm.eps)
+        assert (_run_onnx(session, image) - exact).abs().max() < 2e-5
+
+
+@pytest.mark.extended
+@pytest.mark.filterwarnings("ignore:.*TorchScript-based ONNX export.*:DeprecationWarning")
+def test_onnx_of_the_published_size_stays_within_a_thousandth() -> None:
+    torch.manual_seed(0)
+    net, x = HiGMISNet(features=8, backbones=()).eval(), torch.rand(1, 3, 256, 256)
+    file = io.BytesIO()
+    with torch.no_grad():
+        torch.onnx.export(net, (x,), file, dynamo=False, input_names=["image"])
+        expected = net(x)
+    session = onnxruntime.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
+    assert (_run_onnx(session, x) - expected).abs().max() < 1e-3
 
 
 def test_pair_comes_from_a_configuration() -> None:
