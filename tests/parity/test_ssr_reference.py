@@ -95,6 +95,15 @@ def test_module_gives_the_original_exponents_too(fractal: Any) -> None:
         assert largest(layer.exponent(x), nchw(fractal["alpha"])) < 1e-5
 
 
+def there_and_back(block: nn.Module, arrays: Any, mode: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Output of a block in a mode, and the gradient at its input for the fixture's gradient at its output."""
+    x = nchw(arrays["x"]).requires_grad_()
+    y = block.train(mode == "train")(x)
+    (y * nchw(arrays["g"])).sum().backward()
+    assert x.grad is not None
+    return y, x.grad
+
+
 def ssr_block(arrays: Any) -> tuple[SingularityStrengthRecalibration, dict[str, torch.Tensor]]:
     block = SingularityStrengthRecalibration(32, norm_scope="batch")
     first, second = block.excite.fc[0], block.excite.fc[2]
@@ -107,14 +116,11 @@ def ssr_block(arrays: Any) -> tuple[SingularityStrengthRecalibration, dict[str, 
 @pytest.mark.parametrize("mode", MODES)
 def test_ssr_block_equals_the_original_with_all_gradients(ssr_layer: Any, mode: str) -> None:
     block, places = ssr_block(ssr_layer)
-    x = nchw(ssr_layer["x"]).requires_grad_()
 
-    y = block.train(mode == "train")(x)
-    (y * nchw(ssr_layer["g"])).sum().backward()
+    y, gradient_at_x = there_and_back(block, ssr_layer, mode)
 
     assert largest(y, nchw(ssr_layer[f"y_{mode}"])) < 1e-5
-    assert x.grad is not None
-    assert largest(x.grad, nchw(ssr_layer[f"gx_{mode}"])) < 1e-4
+    assert largest(gradient_at_x, nchw(ssr_layer[f"gx_{mode}"])) < 1e-4
     for name in ("w1_kernel", "w1_bias", "w2_kernel", "w2_bias", "bn_gamma", "bn_beta"):
         gradient = places[name].grad
         assert gradient is not None
@@ -152,14 +158,11 @@ def multifractal_block(arrays: Any) -> tuple[MultifractalRecalibration, dict[str
 @pytest.mark.parametrize("mode", MODES)
 def test_multifractal_block_equals_the_original_with_all_gradients(multi_layer: Any, mode: str) -> None:
     block, places = multifractal_block(multi_layer)
-    x = nchw(multi_layer["x"]).requires_grad_()
 
-    y = block.train(mode == "train")(x)
-    (y * nchw(multi_layer["g"])).sum().backward()
+    y, gradient_at_x = there_and_back(block, multi_layer, mode)
 
     assert largest(y, nchw(multi_layer[f"y_{mode}"])) < (1e-5 if mode == "eval" else 1e-4)
-    assert x.grad is not None
-    away = (x.grad - nchw(multi_layer[f"gx_{mode}"])).abs().flatten()
+    away = (gradient_at_x - nchw(multi_layer[f"gx_{mode}"])).abs().flatten()
     # At the pixels with the smallest value the gradients are ill-conditioned in float32, in the original too.
     assert (away.max() < 1e-3) if mode == "eval" else (torch.quantile(away, 0.999) < 1e-2)
     for name in ("ols_w", "anchor", "member", "bn_gamma", "bn_beta", "hbn_gamma", "hbn_beta"):

@@ -319,6 +319,7 @@ def test_a_header_with_a_senseless_number_is_refused_without_quoting_it():
         ("msrf_net_polyp_segmentation", "polyp", "Polyp of colon"),
         ("ssr_unet_skin_lesion_segmentation", "lesion", "Skin lesion"),
         ("imff_net_retinal_vessel_segmentation", "vessel", "Blood vessel"),
+        ("higmisnet_breast_ultrasound_segmentation", "lesion", "Lesion"),
     ],
 )
 def test_our_bundles_say_what_their_masks_show(repository, bundle, label, meaning):
