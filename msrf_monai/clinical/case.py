@@ -81,7 +81,7 @@ class ImageInfo:
     """Centre of the first pixel, for each frame."""
     frame_of_reference_uid: str | None = None
     affine: tuple[tuple[float, float, float, float], ...] | None = None
-    """NIfTI and MetaImage: the file's voxel-to-world matrix (4 x 4), unchanged."""
+    """NIfTI and MetaImage: the voxel-to-world matrix (4 x 4) in NIfTI's axes (RAS, mm); NIfTI's own is unchanged."""
     stored_shape: tuple[int, ...] = ()
     """NIfTI and MetaImage: the file's array shape, to write results of the same shape."""
     exif_orientation: int = 1

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["predict"]
 
-_PACKAGES = ("pydicom", "highdicom", "python-gdcm", "pyjpegls", "imagecodecs", "nibabel")
+_PACKAGES = ("pydicom", "highdicom", "pyjpegls", "imagecodecs", "nibabel")
 
 
 def predict(

@@ -1,7 +1,7 @@
 """One stored tile of a DICOM slide becomes RGB.
 
-JPEG and JPEG 2000 are decoded by imagecodecs here and not by GDCM, which reading uses for single images: the pixels are
-the same, and GDCM ends the whole process when certain JPEG data is damaged. A slide is too much to lose by one tile.
+JPEG and JPEG 2000 are decoded by imagecodecs and not by GDCM, as in reading: the pixels are the same, and GDCM ends
+the whole process when certain JPEG data is damaged. A slide is too much to lose by one tile.
 """
 
 from __future__ import annotations
