@@ -111,6 +111,7 @@ def build_backend(name: Backend, source: Runnable, device: torch.device) -> Netw
     if name == "torchscript":
         return _Traced(_optimized(source.network).to(device))
     if name == "openvino":
+        require("openvino", "export")  # before the export, which takes its time
         return _openvino(_exported(source, "openvino"), source)
     if name == "onnxruntime":
         providers: list[Any] = ["CPUExecutionProvider"]
@@ -140,7 +141,8 @@ class _Traced:
         if shape not in self._traced:
             with warnings.catch_warnings(), torch.no_grad():
                 warnings.simplefilter("ignore")  # constants of a shape are meant to be constants here
-                self._traced[shape] = torch.jit.freeze(torch.jit.trace(self._network, batch, check_trace=False))
+                traced = torch.jit.trace(self._network, batch, check_trace=False)  # type: ignore[no-untyped-call]
+                self._traced[shape] = torch.jit.freeze(traced)
             while len(self._traced) > _TRACED_SHAPES:
                 self._traced.popitem(last=False)
         self._traced.move_to_end(shape)

@@ -68,7 +68,7 @@ def split_chain(
     """
     preprocessing, postprocessing = (_compose(config, name) for name in ("preprocessing", "postprocessing"))
     first, *rest = _after_loading(preprocessing, config)
-    steps = [step for step in postprocessing.flatten().transforms if not type(step).__name__.startswith("Save")]
+    steps = [step for step in _steps(postprocessing) if not type(step).__name__.startswith("Save")]
     index = next((number for number, step in enumerate(steps) if _decides(step)), None)
     if index is None:
         raise ConfigError(
@@ -127,13 +127,17 @@ def _compose(config: BundleConfig, name: str) -> Compose:
     return built if isinstance(built, Compose) else Compose(built)
 
 
+def _steps(transforms: Compose) -> list[Any]:
+    return list(transforms.flatten().transforms)  # type: ignore[no-untyped-call]
+
+
 def _like(original: Compose, steps: Sequence[Any]) -> Compose:
     return Compose(list(steps), lazy=original.lazy, overrides=original.overrides)
 
 
 def _after_loading(preprocessing: Compose, config: BundleConfig) -> list[Any]:
     """Return the loading transform and all after it."""
-    steps = list(preprocessing.flatten().transforms)
+    steps = _steps(preprocessing)
     loaders = [number for number, step in enumerate(steps) if isinstance(step, LoadImaged)]
     if len(loaders) != 1 or len(steps[loaders[0]].keys) != 1:
         raise ConfigError(

@@ -99,18 +99,18 @@ def read_bundle(
         parser.read_config(str(file))
         metadata = dict(ConfigParser.load_config_file(str(meta_file))) if meta_file.is_file() else {}
         parser.set(metadata, "_meta_")
-        parser.resolve_macro_and_relative_ids()
+        parser.resolve_macro_and_relative_ids()  # type: ignore[no-untyped-call]
     except _FAILURES as error:
         raise ConfigError(f"{file} or metadata.json beside it cannot be read: {_first_line(error)}") from error
     for name, value in overrides:
         _override(parser, name, value, file)
-    resolved = {key: value for key, value in dict(parser.config).items() if key != "_meta_"}
+    resolved = {key: value for key, value in parser.get().items() if key != "_meta_"}
     resolved = json.loads(json.dumps(resolved, sort_keys=True, default=str))
     if "bundle_root" in parser and not any(name == "bundle_root" for name, _ in overrides):
         parser["bundle_root"] = str(folder)
     if "device" in parser:
         parser["device"] = f"$torch.device({device!r})"
-    for component in _components(parser.config):
+    for component in _components(parser.get()):
         if _is_saver(located(parser, component)):
             component["_disabled_"] = True
     if tta:
@@ -121,8 +121,8 @@ def read_bundle(
 def located(parser: ConfigParser, component: Mapping[str, Any]) -> Any:
     """Return the class or function that a component names; None when that cannot be known without running it."""
     try:
-        item = ConfigComponent(config=dict(component), locator=parser.locator)  # type: ignore[no-untyped-call]
-        target: Any = item.resolve_module_name()
+        item = ConfigComponent(config=dict(component), locator=parser.locator)
+        target: Any = item.resolve_module_name()  # type: ignore[no-untyped-call]
         return pydoc.locate(target) if isinstance(target, str) and not target.startswith("$") else None
     except (*_FAILURES, pydoc.ErrorDuringImport):
         return None
@@ -132,7 +132,7 @@ def _override(parser: ConfigParser, name: str, value: Any, file: Path) -> None:
     name = name.replace("#", "::")
     parent = name.rpartition("::")[0]
     if name not in parser and not (parent and parent in parser and isinstance(parser[parent], dict)):
-        close = difflib.get_close_matches(name, [str(key) for key in dict(parser.config)], n=1)
+        close = difflib.get_close_matches(name, [str(key) for key in parser.get()], n=1)
         hint = f"did you mean {close[0]!r}?" if close else "no known key is close to it"
         raise ConfigError(f"unknown override {name!r}: {hint} (the keys are those of {file})")
     parser[name] = value

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -46,7 +46,7 @@ class FrameLoader:
     @property
     def key(self) -> Hashable:
         """The image's key in the chain."""
-        return cast("Hashable", self.loader.keys[0])
+        return self.loader.keys[0]
 
     def load(self, case: Case, index: int, pixels: npt.NDArray[Any]) -> dict[Hashable, Any]:
         """Return an item with the image, and with its metadata where the loader gives them apart.
@@ -65,8 +65,9 @@ class FrameLoader:
         picture = self.scaler.picture(case, pixels)
         source = str(case.sources[min(index, len(case.sources) - 1)]) if case.sources else ""
         place = frame_affine(case.info, index)
-        if _is_own(self.loader):
-            planes = to_planes(np.ascontiguousarray(self.loader._loader._pixels(picture, "the image")))
+        own = self.loader._loader
+        if isinstance(own, LoadImage2D):
+            planes = to_planes(np.ascontiguousarray(own._pixels(picture, "the image")))
             return self._item(_with_meta(planes, {**_place_meta(place), "filename_or_obj": source}))
         rows = self._with_channels(picture.rows)
         if isinstance(self.loader, FileLoaderd):
@@ -85,10 +86,6 @@ class FrameLoader:
         # OpenCV and Pillow weigh colours in 8 bits or float32 only
         fit = rows if rows.dtype == np.uint8 else rows.astype(np.float32)
         return to_channels(fit, self.channels)
-
-
-def _is_own(loader: LoadImaged) -> bool:
-    return isinstance(loader, FileLoaderd) and isinstance(loader._loader, LoadImage2D)
 
 
 def _with_meta(planes: torch.Tensor, meta: dict[str, Any]) -> MetaTensor:
@@ -110,7 +107,8 @@ class _OneFrame:
 def _as_clinical(case: Case, index: int, rows: npt.NDArray[Any], white: float | None) -> MetaTensor:
     """Return a frame as ``LoadClinicalImaged`` gives a file that holds nothing else."""
     values = rows if rows.dtype == np.uint8 else rows.astype(np.float32)
-    affine, places = case.info.affine, case.info.positions_mm
+    places = case.info.positions_mm
+    affine = None if case.info.affine is None else frame_affine(case.info, index)
     alone = replace(
         case.info,
         frames=1,
@@ -118,7 +116,7 @@ def _as_clinical(case: Case, index: int, rows: npt.NDArray[Any], white: float | 
         dtype="uint8" if values.dtype == np.uint8 else "float32",
         white=white,
         positions_mm=None if places is None else places[min(index, len(places) - 1) :][:1],
-        affine=None if affine is None else tuple(tuple(line) for line in frame_affine(case.info, index).tolist()),
+        affine=None if affine is None else tuple(tuple(line) for line in affine.tolist()),
     )
     source = case.sources[min(index, len(case.sources) - 1) :][:1]
     pixels = _OneFrame(values if alone.samples == 3 else values[..., 0])
@@ -166,7 +164,7 @@ def frame_affine(info: ImageInfo, index: int) -> npt.NDArray[np.float64] | None:
     """
     if info.affine is not None:
         affine = np.array(info.affine, dtype=np.float64)
-        if len(info.stored_shape) == 3:
+        if len(info.stored_shape) >= 3:
             affine[:3, 3] += affine[:3, 2] * index
         return affine
     if info.orientation is None or info.positions_mm is None or info.spacing_mm is None:
@@ -196,5 +194,5 @@ def make_loader(
     Raises:
         ConfigError: when ``intensity`` is not understood.
     """
-    policy = IntensityPolicy.from_config(intensity, "auto" if _is_own(loader) else "stored")
+    policy = IntensityPolicy.from_config(intensity, "auto" if isinstance(loader._loader, LoadImage2D) else "stored")
     return FrameLoader(loader, IntensityScaler(policy, read), channels)

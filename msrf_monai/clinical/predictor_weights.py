@@ -53,7 +53,7 @@ def _named(config: BundleConfig) -> Iterator[str]:
         weights = config.build("weights")
         if isinstance(weights, str):
             yield weights
-    for component in _handlers(config.parser.config):
+    for component in _handlers(config.parser.get()):
         if "load_path" in component and str(component.get("_target_")).endswith(("CheckpointLoader", "LoadWeights")):
             load_path = component["load_path"]
             if isinstance(load_path, str) and not load_path.startswith(("$", "@")):
