@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from monai.utils import set_determinism
-from PIL import Image
 
 from msrf_monai import bundle as checks
 
@@ -43,35 +38,18 @@ def _narrow(bundle: Path) -> dict[str, Any]:
 each_bundle = pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
 
 
-@pytest.fixture(scope="session")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A prepared data set of bright rectangles: 4 to train, 2 to validate, 2 to test, none of them square."""
-    root = tmp_path_factory.mktemp("dataset")
-    generator = np.random.default_rng(0)
-    parts: dict[str, list[dict[str, Any]]] = {"training": [], "validation": [], "test": []}
-    for index, part in enumerate(["training"] * 4 + ["validation"] * 2 + ["test"] * 2):
-        image = generator.integers(0, 90, (72, 104, 3), dtype=np.uint8)
-        label = np.zeros((72, 104), dtype=np.uint8)
-        label[20 : 50 + index, 30 : 70 - index] = 255
-        image[label > 0] += 120
-        item: dict[str, Any] = {"fold": index % 2}
-        for key, pixels in (("image", image), ("label", label)):
-            path = root / f"{key}s" / f"{index}.png"
-            path.parent.mkdir(exist_ok=True)
-            Image.fromarray(pixels).save(path)
-            item[key] = f"{key}s/{index}.png"
-            item[f"{key}_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
-        parts[part].append(item)
-    head = {"name": "rectangles", "labels": {"0": "background", "1": "rectangle"}, "modality": {"0": "RGB"}}
-    (root / "dataset.json").write_text(json.dumps({**head, "numTraining": 4, "numTest": 2, **parts}))
-    return root
-
-
-@pytest.fixture(autouse=True)
-def free_randomness() -> Iterator[None]:
-    """Undo the seeds that a bundle sets for its own run."""
-    yield
-    set_determinism(None)
+def problems_of(bundle: Path, configs: list[str], data: Path, work_dir: Path) -> list[str]:
+    """Open the workflow that configurations make; return what is missing or breaks."""
+    is_inference = "inference.json" in configs
+    return checks.check_workflow(
+        bundle,
+        configs,
+        "infer" if is_inference else "train",
+        dataset_dir=str(data / "images" if is_inference else data),
+        output_dir=str(work_dir / "out"),
+        device="cpu",
+        **OF_A_SIZE_TO_TEST.get(bundle.name, {}),
+    )
 
 
 @each_bundle
@@ -127,46 +105,24 @@ def test_onnx_export_equals_eager_at_other_sizes(bundle: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("configs", "workflow_type"),
-    [(["train.json"], "train"), (["train.json", "evaluate.json"], "train"), (["inference.json"], "infer")],
+    "configs",
+    [["train.json"], ["train.json", "evaluate.json"], ["inference.json"]],
     ids=["train", "evaluate", "inference"],
 )
 @each_bundle
 def test_workflow_initialises_with_all_properties(
-    bundle: Path, dataset: Path, tmp_path: Path, configs: list[str], workflow_type: str
+    bundle: Path, few_lesions: Path, tmp_path: Path, configs: list[str]
 ) -> None:
-    folder = dataset / "images" if configs == ["inference.json"] else dataset
-    problems = checks.check_workflow(
-        bundle,
-        configs,
-        workflow_type,
-        dataset_dir=str(folder),
-        output_dir=str(tmp_path / "out"),
-        device="cpu",
-        **OF_A_SIZE_TO_TEST.get(bundle.name, {}),
-    )
-
-    assert problems == []
+    assert problems_of(bundle, configs, few_lesions, tmp_path) == []
 
 
 @pytest.mark.parametrize(("bundle", "overlay"), OVERLAYS)
-def test_overlay_initialises_with_all_properties(bundle: Path, overlay: Path, dataset: Path, tmp_path: Path) -> None:
-    name = f"{overlay.parent.name}/{overlay.name}"
+def test_overlay_initialises_with_all_properties(
+    bundle: Path, overlay: Path, few_lesions: Path, tmp_path: Path
+) -> None:
     assert overlay.parent.name in (*ANYWHERE, RECIPES)
-    train = (["train.json", name], "train", dataset)
-    inference = (["inference.json", name], "infer", dataset / "images")
-    runs = [train, inference]
+    bases = ["train.json", "inference.json"]
     if overlay.parent.name == RECIPES:
-        runs = [inference] if overlay.stem.endswith("_inference") else [train]
-    for configs, workflow_type, folder in runs:
-        problems = checks.check_workflow(
-            bundle,
-            configs,
-            workflow_type,
-            dataset_dir=str(folder),
-            output_dir=str(tmp_path / "out"),
-            device="cpu",
-            **OF_A_SIZE_TO_TEST.get(bundle.name, {}),
-        )
-
-        assert problems == []
+        bases = ["inference.json"] if overlay.stem.endswith("_inference") else ["train.json"]
+    for base in bases:
+        assert problems_of(bundle, [base, f"{overlay.parent.name}/{overlay.name}"], few_lesions, tmp_path) == []
