@@ -59,8 +59,7 @@ def draw_histogram(histogram: Histogram, *, title: str, axis: str, colour: tuple
     bar = plot_width / len(histogram.counts)
     floor = _TOP + plot_height
     parts = [
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{_escaped(title)}" '
-        'font-size="11" fill="#444">'
+        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{_escaped(title)}" font-size="11" fill="#444">'
     ]
     for count in range(0, top + 1, step):
         y = floor - plot_height * count / top

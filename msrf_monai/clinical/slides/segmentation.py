@@ -32,7 +32,7 @@ from msrf_monai.clinical.writing import DicomSource, Identity, Segment, Spacing,
 
 # the description of a segment is the same for every segmentation
 from msrf_monai.clinical.writing.finish import CREATOR, common_arguments, finish
-from msrf_monai.clinical.writing.segmentation import _describe
+from msrf_monai.clinical.writing.segmentation import describe_segment
 from msrf_monai.clinical.writing.segments import check_segments
 from msrf_monai.clinical.writing.tolerance import guarded
 from msrf_monai.errors import ConfigError, InputError
@@ -198,7 +198,7 @@ class SegmentationSink:
                 [_one_tile(source, self._grid, self._tile)],
                 np.ones((1, *self._tile), dtype=np.uint8),
                 segmentation_type="LABELMAP",
-                segment_descriptions=[_describe(highdicom, one, source, identity) for one in self._segments],
+                segment_descriptions=[describe_segment(highdicom, one, source, identity) for one in self._segments],
                 tile_pixel_array=True,
                 dimension_organization_type="TILED_FULL",
                 omit_empty_frames=False,

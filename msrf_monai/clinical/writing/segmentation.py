@@ -21,7 +21,7 @@ from msrf_monai.clinical.writing.tolerance import guarded
 from msrf_monai.errors import ConfigError
 from msrf_monai.optional import require
 
-__all__ = ["SegmentationKind", "build_segmentation", "coded", "stored_planes"]
+__all__ = ["SegmentationKind", "build_segmentation", "coded", "describe_segment", "stored_planes"]
 
 SegmentationKind = Literal["binary", "fractional", "labelmap"]
 """``binary``: one bit a pixel and segment, what every viewer opens; ``fractional``: probabilities in steps of 1/255;
@@ -97,7 +97,7 @@ def build_segmentation(
     arguments = common_arguments(role, source, identity, digest_of(planes))
     arguments |= {
         "segmentation_type": kind.upper(),
-        "segment_descriptions": [_describe(highdicom, segment, source, identity) for segment in segments],
+        "segment_descriptions": [describe_segment(highdicom, segment, source, identity) for segment in segments],
         "max_fractional_value": FRACTION_OF_ONE,
         "content_label": "MSRF_MONAI",
         "content_description": ", ".join(segment.label for segment in segments)[:64],
@@ -124,7 +124,8 @@ def coded(code: Code) -> DicomCode:
     return DicomCode(code.value, code.scheme, code.meaning)
 
 
-def _describe(highdicom: Any, segment: Segment, source: DicomSource, identity: Identity) -> Any:
+def describe_segment(highdicom: Any, segment: Segment, source: DicomSource, identity: Identity) -> Any:
+    """Return what highdicom wants to know of a segment: its number, label and codes, and the model that found it."""
     algorithm = highdicom.AlgorithmIdentificationSequence(
         name=identity.producer.short_model,
         version=identity.producer.short_version,
