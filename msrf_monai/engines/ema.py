@@ -24,8 +24,9 @@ class ExponentialMovingAverage(EMAHandler):
     warm-up follows the trainer's iteration (ignite's counter is in no state dictionary); the average starts from the
     weights that the network has at the first iteration (ignite takes those it has when the configuration is read,
     before a checkpoint is loaded); in distributed training every rank takes rank 0's buffers at the end of an epoch,
-    since each has its own BatchNorm statistics and only rank 0's are saved. Put the handler before
-    ``ValidationHandler``, so that all ranks validate the network that is saved.
+    since each has its own BatchNorm statistics and only rank 0's are saved; buffers that a network lists in
+    ``decided_buffers`` stay as validation has set them in the average. Put the handler before ``ValidationHandler``, so
+    that all ranks validate the network that is saved.
 
     Args:
         model: the network in training.
@@ -112,7 +113,10 @@ class ExponentialMovingAverage(EMAHandler):
         weights: list[Tensor] = list(self.model.parameters())
         if averages:
             torch._foreach_lerp_(averages, weights, momentum)
-        for average, buffer in zip(self.ema_model.buffers(), self.model.buffers(), strict=True):
+        decided = getattr(self.model, "decided_buffers", ())
+        for (buffer_name, average), buffer in zip(self.ema_model.named_buffers(), self.model.buffers(), strict=True):
+            if buffer_name in decided:
+                continue
             if self.handle_buffers == "update" and average.is_floating_point():
                 average.lerp_(buffer, momentum)
             else:

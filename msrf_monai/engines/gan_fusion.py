@@ -85,8 +85,9 @@ class ChooseFusion(IgniteMetricHandler):
     """Key metric of a validation that chooses the fusion: the score of the best mode, which the network then has.
 
     The network keeps the choice among its weights, so that evaluation and inference use what validation has chosen, and
-    ``SaveBest`` names it beside them. The score of each mode is among the engine's metrics as ``NAME_MODE``. Never
-    attach it to an evaluator of test images.
+    ``SaveBest`` names it beside them. Scores of fused masks and pictures are made while the choice is open, so those of
+    an epoch show the choice of the epoch before. The score of each mode is among the engine's metrics as ``NAME_MODE``.
+    Never attach it to an evaluator of test images.
 
     Args:
         score: see ``FusionScore``.

@@ -69,6 +69,19 @@ def test_buffers_are_not_shared_with_the_network() -> None:
     assert ema.ema_model.running.tolist() == [2.0, 2.0]
 
 
+def test_what_validation_has_decided_stays_in_the_average() -> None:
+    network = _Counting()
+    network.decided_buffers = ("count",)
+    ema = ExponentialMovingAverage(network, momentum=0.25)
+    ema.ema_model.count.fill_(3)
+    _run(network, ema, 6)
+    assert ema.ema_model.running.tolist() == [6.0, 6.0]
+    assert ema.ema_model.count.item() == 0  # taken over when training starts
+    ema.ema_model.count.fill_(4)
+    ema._update_ema_model(Engine(lambda *_: None), "momentum")
+    assert ema.ema_model.count.item() == 4
+
+
 def test_the_momentum_warms_up_linearly() -> None:
     network = _Counting()
     momenta = _run(network, ExponentialMovingAverage(network, momentum=0.1, momentum_warmup=0.5, warmup_iters=5), 7)

@@ -109,6 +109,9 @@ class HiGMISNet(nn.Module):
     requires_divisible_by = 1
     """Sizes are padded inside, so a caller may send any."""
 
+    decided_buffers: ClassVar[tuple[str, ...]] = ("fusion_code",)
+    """What validation decides for this very network: a moving average keeps its own."""
+
     __jit_unused_properties__: ClassVar[list[str]] = ["fusion"]
 
     def __init__(self, *, fusion: FusionMode | None = None, mc_samples: int = 0, **generator: Any) -> None:
