@@ -32,13 +32,6 @@ from support.bundle_runs import (
 
 # One bundle after the other, so that what one has trained serves all its tests.
 each_bundle = pytest.mark.parametrize("bundle", BUNDLES, ids=lambda bundle: bundle.name, scope="session")
-# Two processes with the pair of generators and its two discriminators take minutes on two cores.
-each_bundle_by_two_processes = pytest.mark.parametrize(
-    "bundle",
-    [pytest.param(each, marks=pytest.mark.extended) if each is HIGMIS else each for each in BUNDLES],
-    ids=lambda bundle: bundle.name,
-    scope="session",
-)
 # What a user can get wrong: name, run, configs, overrides, words that the one line must hold.
 MISTAKES = [
     ("missing data folder", "training", ["train.json"], {"dataset_dir": "nowhere/at_all"}, ["nowhere/at_all"]),
@@ -107,7 +100,8 @@ def test_summary_is_confirmed_by_a_second_computation(bundle: Bundle, trained: T
         assert name in text
 
 
-@each_bundle_by_two_processes
+@pytest.mark.slow
+@each_bundle
 def test_two_processes_score_every_test_image_once(
     bundle: Bundle, trained: Train, evaluated: Evaluate, tmp_path: Path
 ) -> None:
@@ -121,7 +115,7 @@ def test_two_processes_score_every_test_image_once(
 
 
 @pytest.mark.slow
-@each_bundle_by_two_processes
+@each_bundle
 def test_two_processes_train(bundle: Bundle, trained: Train, tmp_path: Path) -> None:
     configs = ("train.json", *bundle.two_processes_overlay, "multi_gpu_train.json")
     folders = {"bundle_root": tmp_path, "dataset_dir": trained(bundle).data}
