@@ -78,7 +78,8 @@ def derive_field_of_view(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
     scale = min(1.0, _LONGEST_PX / max(height, width))
     small = rgb
     if scale < 1:
-        small = np.asarray(cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+        fx, fy = max(scale, 1 / width), max(scale, 1 / height)  # a very flat picture keeps a row
+        small = np.asarray(cv2.resize(rgb, None, fx=fx, fy=fy, interpolation=cv2.INTER_AREA), dtype=np.uint8)
     brightest = _calm(small.max(axis=2))
     surround = _Surround.of(brightest)
     if surround is None:

@@ -152,3 +152,10 @@ def test_tiny_pictures_do_no_harm(height: int, width: int) -> None:
 def test_other_arrays_are_refused(wrong: np.ndarray) -> None:
     with pytest.raises(InputError, match="expected uint8 of shape"):
         derive_field_of_view(wrong)
+
+
+@pytest.mark.parametrize("size", [(8, 10_000), (10_000, 1)])
+def test_a_picture_that_is_nearly_a_line_is_all_field(size: tuple[int, int]) -> None:
+    found = derive_field_of_view(np.full((*size, 3), 90, np.uint8))
+    assert found.shape == size
+    assert found.all()
