@@ -8,11 +8,42 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from types import TracebackType
+from typing import IO, Self
 
 from msrf_monai.errors import StorageError
 
-__all__ = ["atomic_write", "sha256_of", "umask", "write_bytes", "write_text"]
+__all__ = ["Closing", "atomic_write", "sha256_of", "storing", "umask", "write_bytes", "write_text"]
+
+
+class Closing:
+    """What can be closed, and is at the end of a ``with`` block."""
+
+    def close(self) -> None:
+        """Give back what is held."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+@contextmanager
+def storing(path: Path) -> Iterator[None]:
+    """Turn what the system says against writing into a ``StorageError`` that names the file."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        raise StorageError(
+            f"cannot write {path}: {error.strerror or error}; nothing was changed there. "
+            "Free some space or choose another folder, then run again."
+        ) from error
 
 
 @contextmanager
@@ -35,26 +66,20 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     path = Path(path)
     temporary: Path | None = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:80]}.", suffix=".part", dir=path.parent)
-        temporary = Path(name)
-        with os.fdopen(descriptor, "wb") as handle:
-            os.fchmod(handle.fileno(), 0o666 & ~umask())
-            yield handle
-            handle.flush()
-            os.fsync(handle.fileno())
-        temporary.replace(path)
-        temporary = None
-        # The file is in place by now: a folder that cannot be synced (some network drives) must not fail the save.
-        with suppress(OSError):
-            _sync_folder(path.parent)
-    except StorageError:
-        raise
-    except OSError as error:
-        raise StorageError(
-            f"cannot write {path}: {error.strerror or error}; nothing was changed there. "
-            "Free some space or choose another folder, then run again."
-        ) from error
+        with storing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:80]}.", suffix=".part", dir=path.parent)
+            temporary = Path(name)
+            with os.fdopen(descriptor, "wb") as handle:
+                os.fchmod(handle.fileno(), 0o666 & ~umask())
+                yield handle
+                handle.flush()
+                os.fsync(handle.fileno())
+            temporary.replace(path)
+            temporary = None
+            # The file is in place by now: a folder that cannot be synced (some network drives) must not fail the save.
+            with suppress(OSError):
+                _sync_folder(path.parent)
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 from monai.utils import set_determinism
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-
-
-def data_folder() -> Path | None:
-    """Return the folder of the real data: MSRF_DATA_DIR, or shared/data beside the checkout, or None."""
-    given = os.environ.get("MSRF_DATA_DIR")
-    folder = Path(given) if given else REPOSITORY.parent / "shared" / "data"
-    return folder if folder.is_dir() else None
+from support.real_data import REPOSITORY, data_folder
 
 
 @pytest.fixture(scope="session")

@@ -15,11 +15,11 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from msrf_monai.clinical.line_file import LineFile
 from msrf_monai.errors import ConfigError, DataError
+from msrf_monai.files import Closing
 
 __all__ = ["MANIFEST", "Entry", "Header", "Ledger", "Manifest", "OutputRecord", "State", "digest_of_options"]
 __all__ += ["read_manifest"]
@@ -170,7 +170,7 @@ def _entry(values: dict[str, Any]) -> Entry:
     return Entry(**{**values, "flags": tuple(values["flags"])}, outputs=outputs)
 
 
-class Ledger:
+class Ledger(Closing):
     """The manifest of a folder, open for adding lines; one process at a time, which ``lock.hold`` sees to.
 
     Args:
@@ -214,14 +214,6 @@ class Ledger:
     def close(self) -> None:
         """Close the file."""
         self._lines.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _append(self, values: dict[str, Any]) -> None:
         self._lines.append(json.dumps(values, separators=(",", ":"), allow_nan=False).encode())

@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from msrf_monai.errors import StorageError
+from msrf_monai.files import Closing
 
 __all__ = ["LineFile"]
 
 
-class LineFile:
+class LineFile(Closing):
     """A file open for adding lines, each on the disk before ``append`` returns.
 
     Args:
@@ -63,14 +62,6 @@ class LineFile:
     def close(self) -> None:
         """Close the file."""
         os.close(self._descriptor)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _read(self) -> bytes:
         with os.fdopen(os.dup(self._descriptor), "rb") as handle:

@@ -53,3 +53,8 @@ def check_refused(name: str, source: Path, out: Path, sentences: Iterable[str]) 
     message = str(caught.value)
     assert [sentence for sentence in sentences if sentence not in message] == []
     return message
+
+
+def siblings(out: Path) -> list[str]:
+    """Names of what preparing has left beside the folder to make."""
+    return sorted(path.name for path in out.parent.iterdir() if path.name.startswith("."))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +12,9 @@ from msrf_monai.clinical.reading.dicom_header import PixelLayout, parse_dicom, p
 from msrf_monai.clinical.reading.dicom_info import dicom_info
 from msrf_monai.clinical.reading.dicom_values import frame_values
 from msrf_monai.clinical.reading.limits import Limits
-from msrf_monai.clinical.reading.quiet import quiet_pydicom
+from msrf_monai.clinical.reading.quiet import quiet_pydicom, refusing_bad_headers
 from msrf_monai.clinical.reading.refusal import RefusalCode, RefusedInput
 from msrf_monai.clinical.reading.regular import digest_of, read_regular
-from msrf_monai.errors import MissingExtraError
 
 __all__ = ["DicomFrames", "inspect_dicom", "open_dicom"]
 
@@ -43,7 +40,7 @@ class DicomFrames:
 
     def frame(self, index: int) -> npt.NDArray[Any]:
         """Decode one frame; see ``Case.frame``."""
-        with quiet_pydicom(), _bad_header():
+        with quiet_pydicom(), refusing_bad_headers():
             dataset, layout = self._parsed or self._read()
             # a clip is read once for all its frames; a single image need not stay in memory
             self._parsed = (dataset, layout) if index < layout.frames - 1 else None
@@ -78,7 +75,7 @@ def open_dicom(path: Path, limits: Limits | None = None, *, data: bytes | None =
 def inspect_dicom(path: Path, limits: Limits, *, data: bytes | None = None, keep: bool = False) -> tuple[Case, Any]:
     """Open one DICOM file as ``open_dicom`` does, and return its data set too, for what a case does not tell."""
     data = read_regular(path, limits) if data is None else data
-    with quiet_pydicom(), _bad_header():
+    with quiet_pydicom(), refusing_bad_headers():
         dataset = parse_dicom(data, limits)
         layout = pixel_layout(dataset, limits)
         info = dicom_info(dataset, layout)
@@ -87,16 +84,3 @@ def inspect_dicom(path: Path, limits: Limits, *, data: bytes | None = None, keep
     if keep:
         frames.keep(dataset, layout)
     return Case(digest, (path,), info, frames), dataset
-
-
-@contextmanager
-def _bad_header() -> Iterator[None]:
-    """Refuse what pydicom raises: it parses values only when they are asked for, and raises whatever that leads to."""
-    try:
-        yield
-    except (RefusedInput, MissingExtraError):
-        raise
-    except Exception as error:
-        raise RefusedInput(
-            RefusalCode.BAD_HEADER, f"the header cannot be read ({type(error).__name__}); export the file again"
-        ) from None

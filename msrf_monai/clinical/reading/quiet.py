@@ -1,4 +1,4 @@
-"""Keep pydicom from speaking: its warnings and log lines quote values, and values name patients."""
+"""Keep pydicom from speaking: its warnings, log lines and errors quote values, and values name patients."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-__all__ = ["quiet_pydicom"]
+from msrf_monai.clinical.reading.refusal import RefusalCode, RefusedInput
+from msrf_monai.errors import MissingExtraError
+
+__all__ = ["quiet_pydicom", "refusing_bad_headers"]
 
 _lock = threading.Lock()
 _depth = 0
@@ -50,3 +53,16 @@ def _silence() -> None:
     _undo.callback(logger.removeFilter, _drop)
     _undo.callback(setattr, config.settings, "reading_validation_mode", config.settings.reading_validation_mode)
     config.settings.reading_validation_mode = config.IGNORE
+
+
+@contextmanager
+def refusing_bad_headers() -> Iterator[None]:
+    """Refuse what pydicom raises: it parses values only when they are asked for, and raises whatever that leads to."""
+    try:
+        yield
+    except (RefusedInput, MissingExtraError):
+        raise
+    except Exception as error:
+        raise RefusedInput(
+            RefusalCode.BAD_HEADER, f"the header cannot be read ({type(error).__name__}); export the file again"
+        ) from None

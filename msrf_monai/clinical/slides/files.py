@@ -6,18 +6,18 @@ import hashlib
 import io
 import os
 from pathlib import Path
-from types import TracebackType
 
 from msrf_monai.clinical.reading import RefusalCode, RefusedInput
 from msrf_monai.clinical.reading.regular import read_head
 from msrf_monai.clinical.slides.limits import SlideLimits
+from msrf_monai.files import Closing
 
-__all__ = ["BoundedReader", "SlideFile"]
+__all__ = ["BoundedReader", "SeekableReader", "SlideFile"]
 
 _PIECE = 1 << 22
 
 
-class SlideFile:
+class SlideFile(Closing):
     """A regular file that stays open, so that every tile comes from the same one.
 
     Args:
@@ -77,35 +77,24 @@ class SlideFile:
         """Close the file; it cannot be read afterwards."""
         self._handle.close()
 
-    def __enter__(self) -> SlideFile:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def _stat(self) -> tuple[int, int, int]:
         status = os.fstat(self._handle.fileno())
         return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-class BoundedReader(io.RawIOBase):
-    """A file as a stream that gives so many bytes and no more, for parsers that cannot be told to stop.
-
-    Args:
-        file: the file.
-        limit: how many bytes may be read in all.
-    """
+class SeekableReader(io.RawIOBase):
+    """What streams for reading share: a place that moves."""
 
     name = ""
-    """pydicom asks for one, and keeps it: better none than a path."""
+    """Libraries ask for one, and keep it: better none than a path."""
 
-    def __init__(self, file: SlideFile, limit: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._file = file
-        self._left = limit
         self._position = 0
+
+    def _end(self) -> int:
+        """Return the place behind the last byte."""
+        raise NotImplementedError
 
     def readable(self) -> bool:
         """It is."""
@@ -117,9 +106,26 @@ class BoundedReader(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Move, as every stream does."""
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._file.size}[whence]
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._end()}[whence]
         self._position = max(0, start + offset)
         return self._position
+
+
+class BoundedReader(SeekableReader):
+    """A file as a stream that gives so many bytes and no more, for parsers that cannot be told to stop.
+
+    Args:
+        file: the file.
+        limit: how many bytes may be read in all.
+    """
+
+    def __init__(self, file: SlideFile, limit: int) -> None:
+        super().__init__()
+        self._file = file
+        self._left = limit
+
+    def _end(self) -> int:
+        return self._file.size
 
     def readinto(self, buffer: object) -> int:
         """Fill ``buffer`` as far as the file goes; refuses (``too_large``) when the limit has been read."""

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from msrf_monai.clinical.slides.grid import SlideGrid
-from msrf_monai.clinical.slides.spool import DescriptorReader, Nameless, RowBlocks, TileSpool, storing
+from msrf_monai.clinical.slides.spool import DescriptorReader, Nameless, RowBlocks, TileSpool
 from msrf_monai.clinical.writing import Written
 from msrf_monai.clinical.writing.tolerance import REFUSALS
 from msrf_monai.errors import ConfigError, InputError, StorageError
@@ -119,7 +119,7 @@ class PyramidSink:
             missing = [level for level in self._levels if level.given != level.rows or len(level.spool) != level.tiles]
             if missing or not self._levels:
                 raise InputError("the mask is not complete: rows are missing, or it has not begun")
-            with atomic_write(self._path) as handle, storing(self._path):
+            with atomic_write(self._path) as handle:
                 self._write_file(handle)
                 handle.flush()
                 os.fsync(handle.fileno())

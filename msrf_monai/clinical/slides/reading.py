@@ -5,23 +5,23 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
 from msrf_monai.clinical.reading import Limits, RefusalCode, RefusedInput
 from msrf_monai.clinical.reading.dicom_header import is_dicom
-from msrf_monai.clinical.reading.quiet import quiet_pydicom
+from msrf_monai.clinical.reading.quiet import quiet_pydicom, refusing_bad_headers
 from msrf_monai.clinical.slides.dicom import WsiFile, open_dicom_levels, read_wsi_header, series_of
 from msrf_monai.clinical.slides.files import SlideFile
 from msrf_monai.clinical.slides.levels import LevelPixels, SlideInfo, SlideKind, Tile
 from msrf_monai.clinical.slides.limits import SlideLimits
 from msrf_monai.clinical.slides.tiff import open_tiff_levels
 from msrf_monai.clinical.slides.tiff_structure import is_tiff
-from msrf_monai.errors import InputError, MissingExtraError
+from msrf_monai.errors import InputError
+from msrf_monai.files import Closing
 
 __all__ = ["GLASS", "Slide", "open_slide", "slide_kind"]
 
@@ -29,7 +29,7 @@ GLASS = 255
 """What lies outside of a slide, and where it has no tile: white, as empty glass."""
 
 
-class Slide:
+class Slide(Closing):
     """An open whole slide. Its tiles are read by one thread at a time.
 
     Args:
@@ -104,14 +104,6 @@ class Slide:
         self._cache.clear()
         for file in self._files:
             file.close()
-
-    def __enter__(self) -> Slide:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _tile(self, level: int, row: int, column: int) -> Tile | None:
         key = (level, row, column)
@@ -209,7 +201,7 @@ def _files_of_slide(folder: Path, series: str | None, limits: SlideLimits) -> li
 
 
 def _open_dicom(paths: Sequence[Path], limits: SlideLimits) -> Slide:
-    with ExitStack() as opened, quiet_pydicom(), _bad_header():
+    with ExitStack() as opened, quiet_pydicom(), refusing_bad_headers():
         files: list[WsiFile] = []
         for path in paths:
             files.append(read_wsi_header(path, limits))
@@ -223,16 +215,3 @@ def _open_dicom(paths: Sequence[Path], limits: SlideLimits) -> Slide:
                 one.file.close()
         opened.pop_all()
     return Slide(info, pixels, levels, limits.cache_bytes)
-
-
-@contextmanager
-def _bad_header() -> Iterator[None]:
-    """Refuse what pydicom raises: it parses values only when they are asked for, and raises whatever that leads to."""
-    try:
-        yield
-    except (RefusedInput, MissingExtraError):
-        raise
-    except Exception as error:
-        raise RefusedInput(
-            RefusalCode.BAD_HEADER, f"the header cannot be read ({type(error).__name__}); export the file again"
-        ) from None

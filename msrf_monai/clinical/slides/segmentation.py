@@ -27,7 +27,7 @@ from msrf_monai.clinical.slides.grid import SlideGrid
 from msrf_monai.clinical.slides.limits import SlideLimits
 from msrf_monai.clinical.slides.reading import Slide
 from msrf_monai.clinical.slides.segmentation_check import check_tiled
-from msrf_monai.clinical.slides.spool import DescriptorReader, RowBlocks, TileSpool, storing
+from msrf_monai.clinical.slides.spool import DescriptorReader, RowBlocks, TileSpool
 from msrf_monai.clinical.writing import DicomSource, Identity, Segment, Spacing, Written
 
 # the description of a segment is the same for every segmentation
@@ -165,7 +165,7 @@ class SegmentationSink:
         if int((spool.sizes + spool.sizes % 2 + 8).sum()) > _MOST_BASIC:
             seg.ExtendedOffsetTable, seg.ExtendedOffsetTableLengths = _extended_table(spool.sizes)
         try:
-            with atomic_write(self._path) as handle, storing(self._path):
+            with atomic_write(self._path) as handle:
                 pydicom.dcmwrite(handle, seg, enforce_file_format=True)
                 _append_frames(handle, spool, is_basic="ExtendedOffsetTable" not in seg)
                 handle.flush()

@@ -12,32 +12,20 @@ import tempfile
 import zlib
 from array import array
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from msrf_monai.errors import InputError, StorageError
+from msrf_monai.clinical.slides.files import SeekableReader
+from msrf_monai.errors import InputError
+from msrf_monai.files import storing
 
-__all__ = ["DescriptorReader", "Nameless", "RowBlocks", "TileSpool", "storing"]
+__all__ = ["DescriptorReader", "Nameless", "RowBlocks", "TileSpool"]
 
 Mask = npt.NDArray[np.uint8]
-
-
-@contextmanager
-def storing(path: Path) -> Iterator[None]:
-    """Turn what the system says against writing into a ``StorageError`` that names the result."""
-    try:
-        yield
-    except StorageError:
-        raise
-    except OSError as error:
-        raise StorageError(
-            f"cannot write {path}: {error.strerror or error}; nothing was changed there. "
-            "Free some space or choose another folder, then run again."
-        ) from error
 
 
 class RowBlocks:
@@ -154,35 +142,19 @@ class TileSpool:
         self._checks.append(zlib.crc32(tile.data))
 
 
-class DescriptorReader(io.RawIOBase):
+class DescriptorReader(SeekableReader):
     """What has been written to a file that is still open, as a stream.
 
     Args:
         descriptor: of the open file; not closed.
     """
 
-    name = ""
-    """Libraries ask for one, and keep it."""
-
     def __init__(self, descriptor: int) -> None:
         super().__init__()
         self._descriptor = descriptor
-        self._position = 0
 
-    def readable(self) -> bool:
-        """It is."""
-        return True
-
-    def seekable(self) -> bool:
-        """It is."""
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move, as every stream does."""
-        size = os.fstat(self._descriptor).st_size
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: size}[whence]
-        self._position = max(0, start + offset)
-        return self._position
+    def _end(self) -> int:
+        return os.fstat(self._descriptor).st_size
 
     def readinto(self, buffer: object) -> int:
         """Fill ``buffer`` as far as the file goes."""

