@@ -12,6 +12,7 @@ __all__ = [
     "MissingExtraError",
     "MsrfError",
     "NonFiniteLossError",
+    "PacsError",
     "StorageError",
     "check_choice",
 ]
@@ -43,6 +44,15 @@ class NonFiniteLossError(MsrfError, ArithmeticError):
 
 class StorageError(MsrfError, OSError):
     """A file could not be written whole, and what was there before is untouched."""
+
+
+class PacsError(MsrfError, ConnectionError):
+    """A PACS cannot be reached, refuses what it is asked or sent, or breaks off; the message names the server."""
+
+    def __init__(self, message: str, *, is_lasting: bool = False) -> None:
+        super().__init__(message)
+        self.is_lasting = is_lasting
+        """True when trying again cannot help: wrong address, wrong credentials, an answer that is no DICOM."""
 
 
 class MissingExtraError(MsrfError, ImportError):

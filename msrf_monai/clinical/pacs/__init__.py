@@ -1,0 +1,1 @@
+"""To and from a PACS: objects that arrive by C-STORE or are fetched by DICOMweb, and results that are sent back."""
