@@ -1,16 +1,18 @@
-"""Clinical batch inference as one call: find the inputs, predict each, write it whole, and lose nothing.
+"""Clinical batch inference: find the inputs, predict each, write it whole, and lose nothing.
 
-``predict`` is what ``msrf-monai predict`` does.
+``predict`` is what ``msrf-monai predict`` does; ``PredictionRun`` does batch after batch, as a PACS sends them.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
 from msrf_monai.clinical.crashes import CrashJournal
 from msrf_monai.clinical.execution.local import LocalRun
@@ -30,7 +32,7 @@ from msrf_monai.runtime import versions
 if TYPE_CHECKING:
     from msrf_monai.clinical.predictor import Predictor
 
-__all__ = ["predict"]
+__all__ = ["Batch", "PredictionRun", "predict"]
 
 _PACKAGES = ("pydicom", "highdicom", "pyjpegls", "imagecodecs", "nibabel")
 
@@ -64,43 +66,137 @@ def predict(
         CheckpointError: when the weights are missing or do not fit.
         StorageError: when another run is writing there, or the disk takes nothing more; what is done stays whole.
     """
-    settings = RunOptions(**options)
-    many = [inputs] if isinstance(inputs, str | os.PathLike) else inputs
-    results = ResultFolder(Path(output))
-    results.check_is_ours()
-    privacy = PrivateLogs()
-    with ExitStack() as stack:
-        results.make()
-        stack.enter_context(hold(results.root))
-        results.check_is_new(resume=settings.resume)
-        predictor = _loaded(bundle, settings)
-        stack.enter_context(privacy.active())
-        plan = plan_inputs(many, settings.input_options(results.root))
-        results.clean()
-        journal = _journal(results.root, stack) if settings.watch_crashes else None
-        ledger = stack.enter_context(Ledger(results.root, _header(predictor, settings)))
-        sources = stack.enter_context(_sources(results.root, settings))
-        _supersede(plan, results, ledger, sources)
+    with PredictionRun(bundle, output, RunOptions(**options), observer=observer) as run:
+        done = run.do([inputs] if isinstance(inputs, str | os.PathLike) else inputs)
+        run.report()
+    return done.counted
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What became of one batch of inputs."""
+
+    entries: tuple[Entry, ...]
+    """The line of each input, in the order of the plan."""
+    kept: int
+    """Of all of them: how many an earlier batch or run had finished."""
+
+    @property
+    def counted(self) -> RunResult:
+        """How many are done, failed, flagged and skipped."""
+        states = [entry.state for entry in self.entries]
+        flagged = sum(entry.state == "done" and entry.is_flagged for entry in self.entries)
+        return RunResult(states.count("done"), states.count("failed"), flagged, states.count("skipped"), self.kept)
+
+
+class PredictionRun:
+    """A result folder that is open for one batch of inputs after the other; the weights are loaded once.
+
+    Use it as a context: it holds the folder's lock, its manifest and its private list from ``with`` on.
+
+    Args:
+        bundle: folder of a MONAI bundle for 2-D segmentation, or a predictor that is loaded already.
+        output: the result folder; made when missing.
+        settings: how.
+        observer: is told of every input that is finished.
+    """
+
+    def __init__(
+        self,
+        bundle: str | os.PathLike[str] | Predictor,
+        output: str | os.PathLike[str],
+        settings: RunOptions,
+        *,
+        observer: Observer | None = None,
+    ) -> None:
+        self._bundle = bundle
+        self._settings = settings
+        self._observer = observer
+        self._results = ResultFolder(Path(output))
+        self._privacy = PrivateLogs()
+        self._stack = ExitStack()
+        self._sources: SourceList | None = None
+        self._journal: CrashJournal | None = None
+        self._ledger: Ledger | None = None
+        self._predictor: Predictor
+
+    @property
+    def folder(self) -> Path:
+        """The result folder."""
+        return self._results.root
+
+    @property
+    def entries(self) -> Mapping[str, Entry]:
+        """The last line about each input of this folder, by the name of its own folder."""
+        return self._ledger.entries if self._ledger else {}
+
+    def do(self, inputs: Iterable[str | os.PathLike[str]]) -> Batch:
+        """Predict what is not done yet.
+
+        Args:
+            inputs: files, folders and patterns.
+
+        Returns:
+            What became of each of them.
+
+        Raises:
+            InputError, ConfigError, StorageError: see ``predict``.
+        """
+        settings = self._settings
+        plan = plan_inputs(inputs, settings.input_options(self.folder))
+        ledger = self._opened()
+        _supersede(plan, self._results, ledger, self._sources)
         run = LocalRun(
-            predictor,
-            ResultWriter(predictor, settings),
-            SlideWriter(predictor, settings),
-            results,
+            self._predictor,
+            ResultWriter(self._predictor, settings),
+            SlideWriter(self._predictor, settings),
+            self._results,
             ledger,
             limits=settings.limits,
-            note_sources=_Note(sources),
+            note_sources=_Note(self._sources),
             convert_unusual=settings.convert_unusual,
             readers=settings.reader_count,
-            observer=observer,
-            privacy=privacy,
-            journal=journal,
+            observer=self._observer,
+            privacy=self._privacy,
+            journal=self._journal,
         )
         folders = [each.folder for each in plan]
         kept = run.run(plan)
-        result = _counted([ledger.entries[folder] for folder in folders], len(kept))
-        if settings.report:
-            _report(results.root)
-    return result
+        return Batch(tuple(ledger.entries[folder] for folder in folders), len(kept))
+
+    def report(self) -> None:
+        """Write ``summary.csv`` and ``report.html`` of everything in the folder, unless the settings say otherwise."""
+        if self._settings.report:
+            _report(self.folder)
+
+    def __enter__(self) -> Self:
+        """Take the folder and load the weights; raises what ``predict`` raises."""
+        results, settings = self._results, self._settings
+        results.check_is_ours()
+        with ExitStack() as stack:
+            results.make()
+            stack.enter_context(hold(results.root))
+            results.check_is_new(resume=settings.resume)
+            self._predictor = _loaded(self._bundle, settings)
+            stack.enter_context(self._privacy.active())
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the files and let go of the folder."""
+        self._stack.__exit__(kind, error, trace)
+
+    def _opened(self) -> Ledger:
+        """Return the manifest; it is begun when there is something to do, so that a mistyped input leaves nothing."""
+        if self._ledger is None:
+            self._results.clean()
+            if self._settings.watch_crashes:
+                self._journal = _journal(self.folder, self._stack)
+            self._ledger = self._stack.enter_context(Ledger(self.folder, _header(self._predictor, self._settings)))
+            self._sources = self._stack.enter_context(_sources(self.folder, self._settings))
+        return self._ledger
 
 
 def _loaded(bundle: str | os.PathLike[str] | Predictor, settings: RunOptions) -> Predictor:
@@ -191,12 +287,6 @@ def _supersede(plan: list[PlannedInput], results: ResultFolder, ledger: Ledger, 
             ledger.append(
                 Entry(entry.input, folder, entry.digest, "skipped", "superseded", reason, attempt=entry.attempt + 1)
             )
-
-
-def _counted(entries: list[Entry], kept: int) -> RunResult:
-    states = [entry.state for entry in entries]
-    flagged = sum(entry.state == "done" and entry.is_flagged for entry in entries)
-    return RunResult(states.count("done"), states.count("failed"), flagged, states.count("skipped"), kept)
 
 
 def _report(root: Path) -> None:
