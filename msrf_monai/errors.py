@@ -8,6 +8,7 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "DataError",
+    "EngineError",
     "InputError",
     "MissingExtraError",
     "MsrfError",
@@ -40,6 +41,10 @@ class ConfigError(MsrfError, ValueError):
 
 class NonFiniteLossError(MsrfError, ArithmeticError):
     """The loss or the weights became NaN or infinite; the message names the batch's files or the tensor."""
+
+
+class EngineError(MsrfError, RuntimeError):
+    """The processes that do the work of a run cannot start, or break down again and again."""
 
 
 class StorageError(MsrfError, OSError):

@@ -18,8 +18,9 @@ from msrf_monai.clinical.privacy import where
 from msrf_monai.clinical.reading import Limits, open_case
 from msrf_monai.clinical.result_folder import ResultFolder
 from msrf_monai.clinical.slides import Slide, open_slide
+from msrf_monai.clinical.thumbnail import remember_small_frames
 
-__all__ = ["InputOpener", "Opened", "explain"]
+__all__ = ["InputOpener", "Opened", "explain", "has_crashed", "without_result"]
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ class InputOpener:
         before: what earlier runs have done, by folder.
         limits: for reading.
         convert_unusual: see ``open_raster``.
+        thumbnails: keep small copies of what is decoded, for the small picture that is written later.
         journal: is told which inputs are in work, and says which may bring the process down.
     """
 
@@ -58,6 +60,7 @@ class InputOpener:
         *,
         limits: Limits,
         convert_unusual: bool,
+        thumbnails: bool,
         journal: CrashJournal | None,
     ) -> None:
         self._predictor = predictor
@@ -65,6 +68,7 @@ class InputOpener:
         self._before = before
         self._limits = limits
         self._convert_unusual = convert_unusual
+        self._thumbnails = thumbnails
         self._journal = journal
 
     def open(self, planned: PlannedInput) -> Opened:
@@ -93,6 +97,7 @@ class InputOpener:
             before = self._before.get(planned.folder)
             if before and self._still_holds(before, case.digest):
                 return Opened(planned, entry=before, is_new=False)
+            case = remember_small_frames(case) if self._thumbnails else case
             first = self._predictor.prepare(case, 0)
         except Exception as error:
             return self.without_result(planned, "failed", explain(error, "read", planned), case)
@@ -117,10 +122,7 @@ class InputOpener:
         if self._journal is None:
             return False
         before = self._before.get(planned.folder)
-        has_crashed = before is not None and before.code == CRASHED[0]
-        if planned.folder in self._journal.culprits or (
-            before is not None and has_crashed and before.digest == content_digest(planned.paths, self._limits)
-        ):
+        if planned.folder in self._journal.culprits or has_crashed(planned, before, self._limits):
             return True
         self._journal.begin(planned.folder)
         return False
@@ -141,22 +143,47 @@ class InputOpener:
             why: code and sentence.
             case: the input, when it could be opened.
         """
-        case = case or planned.case
-        digest = case.digest if case else content_digest(planned.paths, self._limits)
-        before = self._before.get(planned.folder)
-        is_same = before is not None and (before.state, before.code, before.digest) == (state, why[0], digest)
-        if before is not None and is_same and (state == "skipped" or (digest and is_final(why[0]))):
-            return Opened(planned, entry=before, is_new=False)
-        entry = Entry(
-            input=planned.label,
-            folder=planned.folder,
-            digest=digest,
-            state=state,
-            code=why[0],
-            reason=why[1],
-            flags=planned.flags,
-        )
-        return Opened(planned, entry=entry)
+        return without_result(planned, self._before.get(planned.folder), self._limits, state, why, case)
+
+
+def without_result(
+    planned: PlannedInput,
+    before: Entry | None,
+    limits: Limits,
+    state: State,
+    why: tuple[str, str],
+    case: Case | None = None,
+) -> Opened:
+    """Return an input that ends here, by a new line or, when nothing has changed, by an earlier run's.
+
+    Args:
+        planned: the input.
+        before: what an earlier run said of it.
+        limits: for reading.
+        state: ``"failed"`` or ``"skipped"``.
+        why: code and sentence.
+        case: the input, when it could be opened.
+    """
+    case = case or planned.case
+    digest = case.digest if case else content_digest(planned.paths, limits)
+    is_same = before is not None and (before.state, before.code, before.digest) == (state, why[0], digest)
+    if before is not None and is_same and (state == "skipped" or (digest and is_final(why[0]))):
+        return Opened(planned, entry=before, is_new=False)
+    entry = Entry(
+        input=planned.label,
+        folder=planned.folder,
+        digest=digest,
+        state=state,
+        code=why[0],
+        reason=why[1],
+        flags=planned.flags,
+    )
+    return Opened(planned, entry=entry)
+
+
+def has_crashed(planned: PlannedInput, before: Entry | None, limits: Limits) -> bool:
+    """Return whether an earlier run has found that an input breaks the program down, and it has not changed since."""
+    return before is not None and before.code == CRASHED[0] and before.digest == content_digest(planned.paths, limits)
 
 
 def explain(error: Exception, stage: Stage, planned: PlannedInput) -> tuple[str, str]:

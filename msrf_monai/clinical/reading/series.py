@@ -22,7 +22,7 @@ from msrf_monai.clinical.reading.limits import Limits
 from msrf_monai.clinical.reading.quiet import quiet_pydicom
 from msrf_monai.clinical.reading.refusal import RefusalCode, RefusedInput
 
-__all__ = ["Opened", "Refused", "open_series"]
+__all__ = ["Opened", "Refused", "VolumeSlices", "open_series"]
 
 _VOLUMETRIC = ("CT", "MR", "PT")
 _SPLITTING = ("EchoTime", "EchoNumbers", "InversionTime", "DiffusionBValue", "TemporalPositionIdentifier")
@@ -220,7 +220,7 @@ def _volume(group: list[_File], note: tuple[str, ...]) -> Case:
             is_lossy=any(case.info.is_lossy for case in slices),
             notes=(*notes, *note),
         ),
-        _Slices(slices, first.dtype if is_one_type else "float32"),
+        VolumeSlices(slices, first.dtype if is_one_type else "float32"),
     )
 
 
@@ -248,13 +248,18 @@ def _no_volume(reason: str) -> RefusedInput:
     )
 
 
-class _Slices:
-    """The slices of a volume, each read from its own file when it is asked for."""
+class VolumeSlices:
+    """The slices of a volume, each read from its own file when it is asked for.
+
+    Args:
+        cases: one image for each slice, in order.
+        dtype: what all of them are given as.
+    """
 
     def __init__(self, cases: Sequence[Case], dtype: str) -> None:
-        self._cases = cases
+        self.cases = cases
         self._dtype = dtype
 
     def frame(self, index: int) -> npt.NDArray[Any]:
         """Decode one slice; see ``Case.frame``."""
-        return self._cases[index].frame().astype(self._dtype, copy=False)
+        return self.cases[index].frame().astype(self._dtype, copy=False)

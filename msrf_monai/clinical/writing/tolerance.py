@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
-import pydicom
 from pydicom.errors import BytesLengthException, InvalidDicomError
 
+from msrf_monai.clinical.shared_setting import SharedSetting, ignoring_validation
 from msrf_monai.errors import InputError, MsrfError
 
 __all__ = ["REFUSALS", "guarded", "without_validation"]
@@ -29,16 +29,17 @@ REFUSALS = (
 """What pydicom and highdicom raise when they cannot read a value or make an object of it."""
 
 
-@contextmanager
-def without_validation() -> Iterator[None]:
-    """Let pydicom read values that break the standard without quoting them in a warning."""
-    settings = pydicom.config.settings
-    before = settings.reading_validation_mode
-    settings.reading_validation_mode = pydicom.config.IGNORE
-    try:
-        yield
-    finally:
-        settings.reading_validation_mode = before
+without_validation = ignoring_validation
+"""A block in which pydicom reads values that break the standard; blocks of several threads may overlap."""
+
+
+def _hush(undo: ExitStack) -> None:
+    logger = logging.getLogger("highdicom")
+    undo.callback(logger.setLevel, logger.level)
+    logger.setLevel(logging.ERROR)
+
+
+_hushed = SharedSetting(_hush).held
 
 
 @contextmanager
@@ -51,11 +52,8 @@ def guarded(what: str) -> Iterator[None]:
     Raises:
         InputError: when a library refuses.
     """
-    logger = logging.getLogger("highdicom")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
     try:
-        with without_validation():
+        with _hushed(), without_validation():
             yield
     except MsrfError:
         raise
@@ -65,5 +63,3 @@ def guarded(what: str) -> Iterator[None]:
             f"cannot {what}: the library refused with {type(error).__name__}; the source's header is likely to break "
             "the standard"
         ) from None
-    finally:
-        logger.setLevel(level)
