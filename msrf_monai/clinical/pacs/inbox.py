@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import IO
 
 from msrf_monai.clinical.naming import short_hash
 from msrf_monai.errors import InputError
@@ -82,6 +84,14 @@ class Inbox:
             os.fchmod(handle.fileno(), _PRIVATE_FILE)
             for piece in _read(pieces):
                 handle.write(piece)
+
+    def scratch(self) -> IO[bytes]:
+        """Return a nameless file on the inbox's disk, which is gone when it is closed or the process is killed.
+
+        Raises:
+            OSError: when the system refuses.
+        """
+        return tempfile.TemporaryFile(dir=self._root)
 
     def studies(self) -> list[Path]:
         """Return the folders that hold objects, the one that has been quiet longest first."""
