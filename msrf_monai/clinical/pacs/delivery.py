@@ -162,17 +162,32 @@ class Deliveries(Closing):
             MissingExtraError: when the library for this destination is not installed.
         """
         count, rest = _Count(), iter(records)
+        left, reason = 0, ""
         while chosen := list(islice(rest, batch)):
             pending = self._intact(chosen, count)
-            while pending:
-                try:
-                    if stop is not None and stop.is_set():
-                        raise PacsError("the delivery was stopped; the next one goes on from there")
-                    persistent(partial(self._attempt, destination, pending, count), backoff, stop=stop)
-                except PacsError as error:
-                    waiting = len(pending) + sum(1 for _ in rest)
-                    return DeliveryResult(count.accepted, count.refused, waiting, str(error))
-        return DeliveryResult(count.accepted, count.refused)
+            size = len(pending)
+            try:
+                self._send(destination, pending, count, backoff, stop)
+            except PacsError as error:
+                left, reason = left + len(pending), str(error)
+                # where others of the batch were answered about, the PACS is there: single objects make trouble
+                if len(pending) == size:
+                    left += sum(1 for _ in rest)
+        return DeliveryResult(count.accepted, count.refused, left, reason)
+
+    def _send(
+        self,
+        destination: Destination,
+        pending: dict[Path, OutputRecord],
+        count: _Count,
+        backoff: Backoff,
+        stop: threading.Event | None,
+    ) -> None:
+        """Send until nothing is pending; raises the ``PacsError`` that ends the attempts."""
+        while pending:
+            if stop is not None and stop.is_set():
+                raise PacsError("the delivery was stopped; the next one goes on from there")
+            persistent(partial(self._attempt, destination, pending, count), backoff, stop=stop)
 
     def _intact(self, records: Iterable[OutputRecord], count: _Count) -> dict[Path, OutputRecord]:
         """Return the files of records that are what the manifest says, and count the others as refused."""

@@ -1,0 +1,290 @@
+"""Find studies in a DICOMweb archive (QIDO-RS) and fetch them as they are stored there (WADO-RS)."""
+
+from __future__ import annotations
+
+import difflib
+import io
+import json
+import re
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal
+
+from pydicom.datadict import dictionary_VR, keyword_dict, tag_for_keyword
+from pydicom.filereader import read_dataset, read_partial
+
+from msrf_monai.clinical.naming import short_hash
+from msrf_monai.clinical.pacs.inbox import Inbox
+from msrf_monai.clinical.pacs.multipart import boundary_of, first_part
+from msrf_monai.clinical.pacs.retry import Backoff, persistent
+from msrf_monai.clinical.pacs.stow import StowDestination
+from msrf_monai.clinical.pacs.web_connection import Answer, WebConnection
+from msrf_monai.clinical.reading.limits import Limits
+from msrf_monai.clinical.reading.quiet import quiet_pydicom
+from msrf_monai.errors import ConfigError, PacsError, check_choice
+from msrf_monai.files import Closing
+
+__all__ = ["FoundStudy", "QueryLevel", "StowDestination", "WebArchive"]
+
+QueryLevel = Literal["study", "series", "instance"]
+"""What a query is about."""
+
+_STUDY, _SERIES, _INSTANCE = "0020000D", "0020000E", "00080018"
+_MATCHED: dict[str, tuple[str, ...]] = {
+    "study": (_STUDY,),
+    "series": (_STUDY, _SERIES),
+    "instance": (_STUDY, _SERIES, _INSTANCE),
+}
+_PATHS = {"study": "/studies", "series": "/series", "instance": "/instances"}
+_JSON = "application/dicom+json"
+_STORED = 'multipart/related; type="application/dicom"; transfer-syntax=*'
+_PAGE_BYTES = 1 << 26
+"""64 MiB: a page of matches is some megabytes at most."""
+_MOST = 1_000_000
+"""Matches of one query; more is a server that repeats itself in ever new words."""
+_HEAD = 1 << 16
+_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
+_NO_CONDITION = ("SQ", "OB", "OW", "OF", "OD", "OL", "OV", "UN", "UT", "OB or OW", "US or OW", "NONE")
+_DEFLATED = "1.2.840.10008.1.2.1.99"
+
+
+@dataclass(frozen=True)
+class FoundStudy:
+    """A study that a query has found, and those of its objects that are wanted."""
+
+    study_uid: str
+    instances: tuple[tuple[str, str], ...]
+    """Series and SOP instance UID of each."""
+
+
+class WebArchive(Closing):
+    """A DICOMweb archive.
+
+    Args:
+        url: of the service, such as ``http://127.0.0.1:8042/dicom-web``.
+        token: a bearer token; else credentials are as ``WebConnection`` finds them.
+        timeout: seconds for connecting, and for each silence of the server.
+        verify: a file with the certificates of authorities that are trusted.
+        limits: ``file_bytes`` is the largest object that is fetched.
+        page: matches that are asked for at once.
+
+    Raises:
+        ConfigError: when an argument is none of these.
+        MissingExtraError: when requests is not installed.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str | None = None,
+        timeout: float = 30.0,
+        verify: Path | None = None,
+        limits: Limits = Limits(),  # noqa: B008 - frozen
+        page: int = 200,
+    ) -> None:
+        if page < 1:
+            raise ConfigError(f"a page must have at least 1 match, got {page}")
+        self._connection = WebConnection(url, token=token, timeout=timeout, verify=verify)
+        self._limits = limits
+        self._page = page
+
+    @property
+    def url(self) -> str:
+        """The address, without credentials."""
+        return self._connection.url
+
+    def close(self) -> None:
+        """Close what is open to the server."""
+        self._connection.close()
+
+    def find(self, query: Mapping[str, str], *, level: QueryLevel = "study") -> Iterator[FoundStudy]:
+        """Find studies and list their objects.
+
+        Args:
+            query: DICOM keywords (``ModalitiesInStudy``, ``StudyDate``, ``AccessionNumber``, …) and what they must
+                match, as QIDO-RS writes it: ``*`` and ``?`` stand for any characters, ``20240101-20240131`` is a
+                range. All must match. Which keywords a server knows is its own affair; those about a series or an
+                object belong to a query of that level.
+            level: what must match. ``"study"`` gives whole studies, ``"series"`` and ``"instance"`` only the series
+                or objects that match.
+
+        Yields:
+            Each study once, after all matches are known; its objects are listed when its turn comes.
+
+        Raises:
+            ConfigError: at once, when the query is empty or a keyword is none of DICOM's.
+            PacsError: when the server cannot be reached, refuses, or answers with what is no list of UIDs.
+        """
+        check_choice("level", level, QueryLevel)
+        return self._found(_conditions(query), level)
+
+    def _found(self, conditions: Sequence[tuple[str, str]], level: str) -> Iterator[FoundStudy]:
+        matches: dict[str, list[tuple[str, ...]]] = {}
+        for study, *below in self._pages(_PATHS[level], conditions, _MATCHED[level]):
+            matches.setdefault(study, []).append(tuple(below))
+        for study, parts in matches.items():
+            yield FoundStudy(study, tuple(chain.from_iterable(self._listed(study, part) for part in parts)))
+
+    def _listed(self, study: str, part: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+        """Yield series and instance of all that a match holds: a whole study, a series, or one object."""
+        if len(part) == 2:
+            yield part[0], part[1]
+        elif part:
+            for (instance,) in self._pages(f"/studies/{study}/series/{part[0]}/instances", (), (_INSTANCE,)):
+                yield part[0], instance
+        else:
+            for series, instance in self._pages(f"/studies/{study}/instances", (), (_SERIES, _INSTANCE)):
+                yield series, instance
+
+    def _pages(
+        self, path: str, conditions: Sequence[tuple[str, str]], tags: tuple[str, ...]
+    ) -> Iterator[tuple[str, ...]]:
+        """Yield the UIDs of every match, each once.
+
+        Servers give less at once than they are asked for, or all at once whatever they are asked for. So only a page
+        that brings nothing new is the last.
+        """
+        seen: set[tuple[str, ...]] = set()
+        offset = 0
+        while True:
+            page = [("limit", str(self._page)), ("offset", str(offset))]
+            with self._connection.get(path, _JSON, [*conditions, *page]) as answer:
+                answer.check()
+                items = [] if answer.status == 204 else _items(answer.read(_PAGE_BYTES), self.url)
+            new = dict.fromkeys(tuple(_uid(item, tag, self.url) for tag in tags) for item in items)
+            fresh = [uids for uids in new if uids not in seen]
+            if not fresh:
+                return
+            seen.update(fresh)
+            if len(seen) > _MOST:
+                raise PacsError(f"{self.url} has more than {_MOST} matches; ask for less", is_lasting=True)
+            yield from fresh
+            offset += len(items)
+
+    def fetch(
+        self, study: FoundStudy, inbox: Inbox, *, backoff: Backoff, stop: threading.Event | None = None
+    ) -> list[Path]:
+        """Fetch the objects of a study, as they are stored: nothing is transcoded, at most a piece is in memory.
+
+        Args:
+            study: of ``find``.
+            inbox: where to; what it has already is not fetched again.
+            backoff: how long to try, for each object.
+            stop: set from outside to end soon.
+
+        Returns:
+            The files, one for each object.
+
+        Raises:
+            PacsError: when an object cannot be had; those before it stay in the inbox, and calling again goes on.
+            StorageError: when the disk is full.
+        """
+        present = _present(inbox, study.study_uid)
+        paths = []
+        for series, instance in study.instances:
+            if stop is not None and stop.is_set():
+                raise PacsError(f"fetching from {self.url} was stopped; the next time goes on from there")
+            path = present.get(short_hash(instance))
+            if path is None:
+                fetch = partial(self._fetch, study.study_uid, series, instance, inbox)
+                path = persistent(fetch, backoff, stop=stop)
+            paths.append(path)
+        return paths
+
+    def _fetch(self, study: str, series: str, instance: str, inbox: Inbox) -> Path:
+        path = f"/studies/{study}/series/{series}/instances/{instance}"
+        with self._connection.get(path, _STORED) as answer:
+            answer.check()
+            return inbox.store(self._content(answer, instance), study=study, instance=instance)
+
+    def _content(self, answer: Answer, instance: str) -> Iterator[bytes]:
+        """Yield the object that an answer holds, once its head is seen to be of that object."""
+        boundary = boundary_of(answer.content_type)
+        if boundary is None:
+            raise PacsError(f"{self.url} answered with no DICOM object; check the address", is_lasting=True)
+        # what is around the part is small
+        pieces = first_part(answer.pieces(self._limits.file_bytes + _HEAD), boundary)
+        try:
+            head = bytearray()
+            while len(head) < _HEAD and (piece := next(pieces, b"")):
+                head += piece
+            if not _is_object(bytes(head), instance):
+                raise PacsError(
+                    f"{self.url} answered with another object than the one it was asked for, or none", is_lasting=True
+                )
+            yield bytes(head)
+            yield from pieces
+        except EOFError:
+            raise PacsError(f"{self.url} sent only a part of an object") from None
+        except ValueError:
+            raise PacsError(f"{self.url} sent an object without its envelope", is_lasting=True) from None
+
+
+def _present(inbox: Inbox, study: str) -> dict[str, Path]:
+    """Return what an inbox holds of a study, by the hash of the SOP instance UID."""
+    name = short_hash(study)
+    return {path.stem: path for folder in inbox.studies() if folder.name == name for path in inbox.files(folder)}
+
+
+def _conditions(query: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Check a query; its values are never quoted."""
+    if not query:
+        raise ConfigError("an empty query means the whole archive; give a keyword, if need be PatientID=*")
+    for keyword, value in query.items():
+        tag = tag_for_keyword(keyword)
+        if tag is None:
+            near = difflib.get_close_matches(keyword, list(keyword_dict), 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ConfigError(f"{keyword!r} is no DICOM keyword, such as ModalitiesInStudy or StudyDate{hint}")
+        if tag >> 16 <= 2 or dictionary_VR(tag) in _NO_CONDITION:
+            raise ConfigError(f"{keyword} cannot be asked for; it is no attribute that archives search by")
+        if not value.strip():
+            raise ConfigError(f"the query has no value for {keyword}; give one, or leave the keyword out")
+    return [(keyword, value.strip()) for keyword, value in query.items()]
+
+
+def _items(content: bytes, url: str) -> list[dict[str, Any]]:
+    """Return the objects of a DICOM JSON answer."""
+    try:
+        items = json.loads(content) if content.strip() else []
+    except (ValueError, RecursionError):
+        items = None
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        raise PacsError(f"{url} answered a query with what is no DICOM JSON; check the address", is_lasting=True)
+    return items
+
+
+def _uid(item: Mapping[str, Any], tag: str, url: str) -> str:
+    """Return a UID, which becomes part of addresses: nothing but digits and dots."""
+    try:
+        uid = item[tag]["Value"][0].strip(" \0")
+    except (KeyError, IndexError, TypeError, AttributeError):
+        uid = ""
+    if not _UID.fullmatch(uid) or len(uid) > 64:
+        raise PacsError(f"{url} answered a query without a UID, or with one that is none", is_lasting=True)
+    return str(uid)
+
+
+def _is_object(head: bytes, instance: str) -> bool:
+    """Tell whether a file that begins so is DICOM and is the object asked for, as far as it says."""
+    if head[128:132] != b"DICM":
+        return False
+    named = set()
+    with quiet_pydicom():
+        try:
+            handle = io.BytesIO(head)
+            handle.seek(132)
+            meta = read_dataset(handle, False, True, stop_when=lambda tag, vr, length: int(tag) >> 16 != 2)
+            named.add(str(meta.get("MediaStorageSOPInstanceUID", "")))
+            if meta.get("TransferSyntaxUID") != _DEFLATED:
+                handle.seek(0)
+                dataset = read_partial(handle, stop_when=lambda tag, vr, length: int(tag) > int(_INSTANCE, 16))
+                named.add(str(dataset.get("SOPInstanceUID", "")))
+        except Exception:  # a header that cannot be parsed is for reading to refuse, with the file's name
+            return not named - {""} or instance in named
+    return not named - {""} or instance in named
