@@ -92,6 +92,8 @@ class ImageInfo:
     transfer_syntax_uid: str = ""
     is_lossy: bool = False
     """True when a compression that changes values has been applied, as far as the file says."""
+    not_a_picture: str = ""
+    """What a DICOM object is instead of a picture of a patient, such as ``"a segmentation"``; else empty."""
     notes: tuple[str, ...] = ()
     """Stable words for what was unusual and tolerated, such as ``"unusual_high_bit"``; see the reading page."""
 

@@ -208,7 +208,11 @@ def _sort_out(found: dict[str, _Found], limits: Limits) -> tuple[list[PlannedInp
 def _of_case(case: Case) -> PlannedInput:
     uids = [sop.sop_instance_uid for sop in case.info.sop]
     key = f"uid:{' '.join(uids)}" if all(uids) else f"digest:{case.digest}"
-    return PlannedInput(tuple(map(str, case.sources)), case=case, key=key)
+    planned = PlannedInput(tuple(map(str, case.sources)), case=case, key=key)
+    other = case.info.not_a_picture
+    # a PACS keeps results beside their sources, and a resumed query brings both
+    reason = f"this DICOM object is {other} and no picture of a patient; it is not predicted"
+    return replace(planned, case=None, skipped=(RefusalCode.NOT_AN_IMAGE.value, reason)) if other else planned
 
 
 def _of_refusal(paths: tuple[str, ...], refusal: RefusedInput) -> PlannedInput:

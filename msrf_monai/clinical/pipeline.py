@@ -18,8 +18,9 @@ from msrf_monai.clinical.crashes import CrashJournal
 from msrf_monai.clinical.execution.local import LocalRun
 from msrf_monai.clinical.execution.roles import Observer
 from msrf_monai.clinical.inputs import PlannedInput, plan_inputs
-from msrf_monai.clinical.ledger import Entry, Header, Ledger, digest_of_options
+from msrf_monai.clinical.ledger import Entry, Header, Ledger, State, digest_of_options
 from msrf_monai.clinical.lock import hold
+from msrf_monai.clinical.naming import short_hash
 from msrf_monai.clinical.privacy import PrivateLogs
 from msrf_monai.clinical.result_folder import ResultFolder
 from msrf_monai.clinical.result_writer import ResultWriter
@@ -80,13 +81,13 @@ class Batch:
     """The line of each input, in the order of the plan."""
     kept: int
     """Of all of them: how many an earlier batch or run had finished."""
+    sources: tuple[tuple[str, ...], ...] = ()
+    """The files of each input, where they were asked for."""
 
     @property
     def counted(self) -> RunResult:
         """How many are done, failed, flagged and skipped."""
-        states = [entry.state for entry in self.entries]
-        flagged = sum(entry.state == "done" and entry.is_flagged for entry in self.entries)
-        return RunResult(states.count("done"), states.count("failed"), flagged, states.count("skipped"), self.kept)
+        return RunResult.of(self.entries, self.kept)
 
 
 class PredictionRun:
@@ -130,11 +131,30 @@ class PredictionRun:
         """The last line about each input of this folder, by the name of its own folder."""
         return self._ledger.entries if self._ledger else {}
 
-    def do(self, inputs: Iterable[str | os.PathLike[str]]) -> Batch:
+    def begin(self) -> Ledger:
+        """Open the manifest; ``do`` does it once it has found something, so that a mistyped input leaves nothing.
+
+        Returns:
+            The manifest, which adds lines only in this run's threads.
+
+        Raises:
+            ConfigError: when the folder's results were made otherwise.
+            StorageError: when it cannot be opened.
+        """
+        if self._ledger is None:
+            self._results.clean()
+            if self._settings.watch_crashes:
+                self._journal = _journal(self.folder, self._stack)
+            self._ledger = self._stack.enter_context(Ledger(self.folder, _header(self._predictor, self._settings)))
+            self._sources = self._stack.enter_context(_sources(self.folder, self._settings))
+        return self._ledger
+
+    def do(self, inputs: Iterable[str | os.PathLike[str]], *, with_sources: bool = False) -> Batch:
         """Predict what is not done yet.
 
         Args:
             inputs: files, folders and patterns.
+            with_sources: remember the files of each input, which takes memory.
 
         Returns:
             What became of each of them.
@@ -144,7 +164,7 @@ class PredictionRun:
         """
         settings = self._settings
         plan = plan_inputs(inputs, settings.input_options(self.folder))
-        ledger = self._opened()
+        ledger = self.begin()
         _supersede(plan, self._results, ledger, self._sources)
         run = LocalRun(
             self._predictor,
@@ -161,8 +181,46 @@ class PredictionRun:
             journal=self._journal,
         )
         folders = [each.folder for each in plan]
+        sources = tuple(each.paths for each in plan) if with_sources else ()
         kept = run.run(plan)
-        return Batch(tuple(ledger.entries[folder] for folder in folders), len(kept))
+        return Batch(tuple(ledger.entries[folder] for folder in folders), len(kept), sources)
+
+    def holds(self, folder: str) -> bool:
+        """Return whether an input is done or skipped, and its results are all there, byte for byte.
+
+        Args:
+            folder: its name in the result folder.
+        """
+        entry = self.entries.get(folder)
+        return entry is not None and entry.state != "failed" and self._results.holds(entry.outputs)
+
+    def note_absent(self, key: str, code: str, reason: str) -> Entry:
+        """Add the line of an input that could not be had at all.
+
+        Args:
+            key: what names the input; only its hash is shown.
+            code: a stable word for why.
+            reason: the same as a sentence.
+
+        Returns:
+            The line.
+        """
+        return self._note(key, "failed", code, reason)
+
+    def note_present(self, key: str) -> None:
+        """Take back what ``note_absent`` has said, if it has."""
+        folder = _absent_name(key)
+        if folder in self.entries and self.entries[folder].state == "failed":
+            self._note(key, "skipped", "superseded", "it could be had since; its results are under other names")
+
+    def _note(self, key: str, state: State, code: str, reason: str) -> Entry:
+        folder = _absent_name(key)
+        before = self.entries.get(folder)
+        entry = Entry(folder, folder, "", state, code, reason, attempt=before.attempt + 1 if before else 1)
+        self.begin().append(entry)
+        if self._observer is not None:
+            self._observer.ended(entry, 0, True)
+        return entry
 
     def report(self) -> None:
         """Write ``summary.csv`` and ``report.html`` of everything in the folder, unless the settings say otherwise."""
@@ -188,15 +246,9 @@ class PredictionRun:
         """Close the files and let go of the folder."""
         self._stack.__exit__(kind, error, trace)
 
-    def _opened(self) -> Ledger:
-        """Return the manifest; it is begun when there is something to do, so that a mistyped input leaves nothing."""
-        if self._ledger is None:
-            self._results.clean()
-            if self._settings.watch_crashes:
-                self._journal = _journal(self.folder, self._stack)
-            self._ledger = self._stack.enter_context(Ledger(self.folder, _header(self._predictor, self._settings)))
-            self._sources = self._stack.enter_context(_sources(self.folder, self._settings))
-        return self._ledger
+
+def _absent_name(key: str) -> str:
+    return f"absent-{short_hash(key)}"
 
 
 def _loaded(bundle: str | os.PathLike[str] | Predictor, settings: RunOptions) -> Predictor:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from msrf_monai.clinical.inputs import InputOptions
+from msrf_monai.clinical.ledger import Entry
 from msrf_monai.clinical.outputs import DEFAULT_OUTPUTS, OUTPUTS, OutputOptions
 from msrf_monai.clinical.quality import QualityLimits
 from msrf_monai.clinical.reading import Limits
@@ -141,6 +142,14 @@ class RunResult:
     """Nothing is wrong with them, and they are not predicted: no image, a copy, left out by the rules."""
     kept: int = 0
     """Of all of them: how many an earlier run had finished."""
+
+    @classmethod
+    def of(cls, entries: Iterable[Entry], kept: int) -> RunResult:
+        """Count the lines of inputs, of which an earlier run had finished ``kept``."""
+        lines = list(entries)
+        states = [entry.state for entry in lines]
+        flagged = sum(entry.state == "done" and entry.is_flagged for entry in lines)
+        return cls(states.count("done"), states.count("failed"), flagged, states.count("skipped"), kept)
 
     @property
     def exit_code(self) -> int:

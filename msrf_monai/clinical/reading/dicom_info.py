@@ -11,7 +11,16 @@ from msrf_monai.clinical.reading.dicom_header import PixelLayout
 from msrf_monai.clinical.reading.dicom_values import functional_groups, is_rescaled, value_dtype
 from msrf_monai.clinical.reading.voi import proposed_windows
 
-__all__ = ["dicom_info", "direction_cosines", "numbers_of"]
+__all__ = ["OUR_MANUFACTURER", "dicom_info", "direction_cosines", "numbers_of"]
+
+OUR_MANUFACTURER = "msrf-monai"
+"""What every object that this software makes names as its manufacturer."""
+_NO_PICTURES = {
+    "1.2.840.10008.5.1.4.1.1.66.4": "a segmentation",
+    "1.2.840.10008.5.1.4.1.1.66.7": "a label map",
+    "1.2.840.10008.5.1.4.1.1.481.2": "a distribution of dose",
+}
+"""SOP classes whose pixels are no picture of a patient."""
 
 _CENTIMETRES = 3
 _LOSSY = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.91")
@@ -61,8 +70,16 @@ def dicom_info(dataset: Any, layout: PixelLayout) -> ImageInfo:
         ),
         transfer_syntax_uid=str(layout.transfer_syntax),
         is_lossy=str(dataset.get("LossyImageCompression") or "") == "01" or str(layout.transfer_syntax) in _LOSSY,
+        not_a_picture=_other_than_picture(dataset),
         notes=layout.notes + _odd_values(dataset, layout),
     )
+
+
+def _other_than_picture(dataset: Any) -> str:
+    other = _NO_PICTURES.get(str(dataset.get("SOPClassUID") or ""), "")
+    if not other and str(dataset.get("Manufacturer") or "") == OUR_MANUFACTURER:
+        return "a result of this software"
+    return other
 
 
 def _white(layout: PixelLayout, dtype: str) -> float | None:

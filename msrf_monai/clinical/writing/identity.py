@@ -9,6 +9,7 @@ import uuid
 from dataclasses import dataclass
 
 from msrf_monai import __version__
+from msrf_monai.clinical.reading.dicom_info import OUR_MANUFACTURER
 from msrf_monai.errors import ConfigError
 
 __all__ = ["Identity", "Producer"]
@@ -29,7 +30,7 @@ class Producer:
     """SHA-256 of the weights; part of what makes repeatable UIDs differ between models."""
     options_digest: str = ""
     """Digest of what else changes a result (threshold, test-time augmentation, …)."""
-    manufacturer: str = "msrf-monai"
+    manufacturer: str = OUR_MANUFACTURER
     software_version: str = __version__
 
     def __post_init__(self) -> None:
