@@ -10,6 +10,7 @@ import logging
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 from weakref import WeakSet
 
@@ -88,8 +89,10 @@ class _Handler(RequestHandler):
         association.dimse = _Provider(association, server.make_spool)
         wrapped = association.dul.socket
         wrapped.recv = _Receiver(wrapped, max(server.ae.maximum_pdu_size, _LEAST_PDU))
-        for thread in (association, association.dul):
-            thread.run = _Guarded(thread.run, self.request)
+        # pynetdicom waits for a first message even when the peer has gone; nothing at all tells it to stop
+        wake = partial(association.dul.to_user_queue.put, None)
+        association.dul.run = _Guarded(association.dul.run, self.request, wake)
+        association.run = _Guarded(association.run, self.request)
         return association
 
 
@@ -118,17 +121,25 @@ class _Receiver:
 class _Guarded:
     """Runs a thread of pynetdicom, whose unexpected errors would be printed with what they quote."""
 
-    def __init__(self, run: Callable[[], None], connection: socket.socket) -> None:
+    def __init__(
+        self, run: Callable[[], None], connection: socket.socket, at_end: Callable[[], None] | None = None
+    ) -> None:
         self._run = run
         self._connection = connection
+        self._at_end = at_end
 
     def __call__(self) -> None:
         try:
-            self._run()
+            # of what a peer says about itself and its objects, nothing is to be quoted
+            with quiet_pydicom():
+                self._run()
         except Exception as error:  # whatever a malformed message leads to ends this association only
             _logger.warning("an association was cut off: pynetdicom raised %s", type(error).__name__)
             with suppress(OSError):
                 self._connection.shutdown(socket.SHUT_RDWR)
+        finally:
+            if self._at_end is not None:
+                self._at_end()
 
 
 class _Provider(DIMSEServiceProvider):
@@ -145,8 +156,7 @@ class _Provider(DIMSEServiceProvider):
                     raise OverflowError
                 self.message = DIMSEMessage()
                 self.message.data_set = self._make_spool()
-            with quiet_pydicom():
-                super().receive_primitive(primitive)
+            super().receive_primitive(primitive)
             if self.message is not None and self.message.encoded_command_set.tell() > _LARGEST_COMMAND:
                 raise OverflowError
         except Exception as error:  # pynetdicom raises whatever a malformed command leads it to

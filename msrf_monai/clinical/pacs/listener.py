@@ -252,12 +252,14 @@ class Listener(Closing):
 
     def _tell_rejected(self, event: Any) -> None:
         primitive = event.assoc.requestor.primitive
-        _logger.warning(
-            "refused an association: %s calling %s from %s. Add it to the callers if it may send",
-            safe_name(str(primitive.calling_ae_title)),
-            safe_name(str(primitive.called_ae_title)),
-            event.assoc.requestor.address,
-        )
+        caller, called = str(primitive.calling_ae_title).strip(), str(primitive.called_ae_title).strip()
+        if called != self._options.aet.strip():
+            reason = f"it calls {safe_name(called)}, and we are {self._options.aet}"
+        elif not self._options.any_caller and caller not in map(str.strip, self._options.callers):
+            reason = "it is not among the callers that may send"
+        else:
+            reason = f"{self._options.max_associations} peers are connected already"
+        _logger.warning("refused %s from %s: %s", safe_name(caller), event.assoc.requestor.address, reason)
 
 
 def _as_file(event: Any, spool: Spool) -> Iterator[bytes]:
