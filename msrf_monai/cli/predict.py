@@ -3,22 +3,52 @@
 from __future__ import annotations
 
 import json
-import signal
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
-from enum import StrEnum
+import threading
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from msrf_monai.errors import CheckpointError, ConfigError, InputError, MsrfError
+from msrf_monai.cli.pacs import Archive, Outward, delivery_lines, predict_from, query_of, received_folder
+from msrf_monai.cli.predict_options import (
+    Backend,
+    BackendOption,
+    BundleArgument,
+    CallingAetOption,
+    ConvertUnusualOption,
+    DeviceOption,
+    GeometryOption,
+    KeepReceivedOption,
+    LimitsOption,
+    OutputsOption,
+    QuietOption,
+    ReceivedOption,
+    RepeatableOption,
+    SendToOption,
+    SeriesRulesOption,
+    SetOption,
+    SliceBySliceOption,
+    SourceListOption,
+    ThreadsOption,
+    ThresholdOption,
+    ThumbnailsOption,
+    ToDicomwebOption,
+    TtaOption,
+    VerifyOption,
+    WeightsOption,
+    outputs_of,
+    overrides_of,
+    part_of,
+    rules_and_limits,
+)
+from msrf_monai.cli.running import SOME_FAILED, Watch, ended_by_signal, exit_code_of, progress_bar
+from msrf_monai.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
-    from msrf_monai.clinical.ledger import Entry
+    from msrf_monai.clinical.pacs.courier import Delivered
     from msrf_monai.clinical.preview import Planned
+    from msrf_monai.clinical.run_options import RunResult
 
 __all__ = ["app"]
 
@@ -26,157 +56,156 @@ __all__ = ["app"]
 
 app = typer.Typer(add_completion=False)
 
-_FATAL, _USAGE, _SOME_FAILED = 1, 2, 3
-_OUTPUTS = "mask, seg, labelmap, fractional, sr, overlay-sc, pr, nifti, prob, stats"
-
-
-class _Backend(StrEnum):
-    """What runs the network."""
-
-    EAGER = "eager"
-    TORCHSCRIPT = "torchscript"
-    ONNXRUNTIME = "onnxruntime"
-    OPENVINO = "openvino"
-    TENSORRT = "tensorrt"
-
 
 @app.command()
 def predict(
-    bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.")],
-    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Files, folders (searched) or patterns.")],
+    bundle: BundleArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="Result folder; new, empty, or see --resume.")],
-    outputs: Annotated[str, typer.Option(help=f"What to write, with commas between: {_OUTPUTS}.")] = "mask,seg,stats",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    backend: Annotated[_Backend, typer.Option(help="What runs the network.")] = _Backend.EAGER,
-    tta: Annotated[bool, typer.Option("--tta", help="Average over mirror images: four times the computation.")] = False,
-    threshold: Annotated[
-        float | None, typer.Option(help="Probability from which a pixel counts (default: the bundle's).")
+    inputs: Annotated[
+        list[str] | None, typer.Argument(metavar="INPUT...", help="Files, folders (searched) or patterns.")
     ] = None,
-    weights: Annotated[Path | None, typer.Option(help="Weights instead of the bundle's own.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of the network.")] = None,
-    config: Annotated[
-        list[str] | None, typer.Option("--set", help="KEY=VALUE of the bundle's inference.json; may be repeated.")
-    ] = None,
-    series_rules: Annotated[
-        Path | None, typer.Option(help="JSON of which DICOM images and volumes to take (default: all).")
-    ] = None,
-    limits: Annotated[
-        str | None, typer.Option(help="JSON file, or NAME=NUMBER,…: file_bytes, inflated_bytes, frame_pixels, frames.")
-    ] = None,
-    slice_by_slice: Annotated[
-        bool, typer.Option("--slice-by-slice", help="Take a series that is no clean volume as single images.")
-    ] = False,
-    convert_unusual: Annotated[
-        bool, typer.Option("--convert-unusual", help="Convert CMYK and grey with alpha instead of refusing them.")
-    ] = False,
+    outputs: OutputsOption = "mask,seg,stats",
+    device: DeviceOption = "auto",
+    backend: BackendOption = Backend.EAGER,
+    tta: TtaOption = False,
+    threshold: ThresholdOption = None,
+    weights: WeightsOption = None,
+    threads: ThreadsOption = None,
+    config: SetOption = None,
+    series_rules: SeriesRulesOption = None,
+    limits: LimitsOption = None,
+    slice_by_slice: SliceBySliceOption = False,
+    convert_unusual: ConvertUnusualOption = False,
     part: Annotated[
         str | None, typer.Option(metavar="I/N", help="Do only part I of N; every part needs a folder of its own.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on in a folder; what is done and intact stays.")] = False,
-    seg2d_geometry: Annotated[
-        bool, typer.Option(help="Give segmentations of photographs a geometry, which viewers need.")
-    ] = True,
-    repeatable_uids: Annotated[
-        bool, typer.Option(help="Same input and model, same UIDs and bytes; otherwise new ones in every run.")
-    ] = True,
-    thumbnails: Annotated[bool, typer.Option(help="Write small pictures of the inputs for the report.")] = True,
-    source_list: Annotated[
-        bool, typer.Option(help="Write sources.private.jsonl: which files each result is from.")
-    ] = True,
+    seg2d_geometry: GeometryOption = True,
+    repeatable_uids: RepeatableOption = True,
+    thumbnails: ThumbnailsOption = True,
+    source_list: SourceListOption = True,
+    from_dicomweb: Annotated[
+        str | None, typer.Option(metavar="URL", help="Fetch the inputs from a DICOMweb server; see --query.")
+    ] = None,
+    query: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEYWORD=VALUE", help="Which studies to fetch, such as StudyDate=20240131; repeat."),
+    ] = None,
+    received: ReceivedOption = None,
+    keep_received: KeepReceivedOption = False,
+    send_to: SendToOption = None,
+    to_dicomweb: ToDicomwebOption = None,
+    calling_aet: CallingAetOption = "MSRF_MONAI",
+    ca_file: VerifyOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done and why, and do nothing.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Show errors only.")] = False,
+    quiet: QuietOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
-    """Predict DICOM, PNG, JPEG, TIFF and NIfTI files with a bundle.
+    """Predict DICOM, PNG, JPEG, TIFF and NIfTI files, or studies of a DICOMweb server, with a bundle.
 
-    Exit code 0: all done; 3: some inputs failed or were flagged, see report.html; 2: wrong use; 1: the run has stopped.
+    Exit code 0: all done; 3: some inputs failed or were flagged, see report.html, or some results could not be sent;
+    2: wrong use; 1: the run has stopped.
     """
-    _log_when_debugging()
-    try:
-        options = _options(outputs, part, limits, series_rules, config or [])
+
+    def run() -> int:
+        options = rules_and_limits(series_rules, limits)
+        options |= {"outputs": outputs_of(outputs), "part": part_of(part), "overrides": overrides_of(config)}
         options |= {"slice_by_slice": slice_by_slice, "convert_unusual": convert_unusual, "resume": resume}
         options |= {"seg2d_geometry": seg2d_geometry, "repeatable_uids": repeatable_uids, "source_list": source_list}
         options |= {"device": device, "backend": backend.value, "tta": tta, "threshold": threshold}
-        options |= {"weights": weights, "num_threads": threads, "watch_crashes": True}
-        options |= {"thumbnails": thumbnails}
-        if dry_run:
-            code = _show_plan(bundle, inputs, output, options, quiet=quiet, as_json=as_json)
-        else:
-            code = _run(bundle, inputs, output, options, quiet=quiet, as_json=as_json)
-    except MsrfError as error:
-        is_usage = isinstance(error, CheckpointError | ConfigError | InputError)
-        code = _fail(str(error), _USAGE if is_usage else _FATAL, as_json)
-    except (KeyboardInterrupt, _Ended):
-        code = _fail("the run was ended; what is done stays: go on with --resume", _FATAL, as_json)
-    except Exception as error:
-        # its text may quote an input; main.py's --debug shows the lines of code instead
-        from msrf_monai.clinical.privacy import where
+        options |= {"weights": weights, "num_threads": threads, "watch_crashes": True, "thumbnails": thumbnails}
+        job = _Job(
+            bundle,
+            output,
+            options,
+            inputs=inputs or [],
+            archive=_archive(from_dicomweb, query or [], received, output, keep_received, inputs or []),
+            outward=Outward(tuple(send_to or ()), tuple(to_dicomweb or ()), calling_aet, ca_file),
+            quiet=quiet,
+            as_json=as_json,
+        )
+        return _show_plan(job) if dry_run else _run(job)
 
-        steps = f"\n{where(error)}" if _is_debugging() else "; run again as msrf-monai --debug predict … to see where"
-        code = _fail(f"an unforeseen {type(error).__name__} ended the run{steps}", _FATAL, as_json)
-    raise typer.Exit(code)
+    raise typer.Exit(exit_code_of(run, as_json=as_json))
 
 
-class _Ended(BaseException):
-    """The system asked for the end."""
+@dataclass(frozen=True)
+class _Job:
+    """What the command line asks for."""
+
+    bundle: Path
+    output: Path
+    options: dict[str, Any]
+    """Of ``RunOptions``."""
+    inputs: list[str]
+    archive: Archive | None = None
+    outward: Outward = field(default_factory=Outward)
+    quiet: bool = False
+    as_json: bool = False
 
 
-def _run(bundle: Path, inputs: list[str], output: Path, options: dict[str, Any], *, quiet: bool, as_json: bool) -> int:
-    from tqdm import tqdm
+def _archive(
+    url: str | None, query: list[str], received: Path | None, output: Path, keep: bool, inputs: list[str]
+) -> Archive | None:
+    if url is None:
+        if query:
+            raise ConfigError("--query says which studies to fetch, and --from-dicomweb URL is missing")
+        if not inputs:
+            raise InputError("give INPUT, a file, a folder or a pattern, or --from-dicomweb URL with --query")
+        return None
+    if inputs:
+        raise ConfigError("--from-dicomweb takes the place of INPUT; run the command twice, with two result folders")
+    return Archive(url, query_of(query), received_folder(received, output), keep)
 
-    from msrf_monai.clinical.pipeline import predict as run
 
-    hidden = True if quiet else None  # None: hidden where nobody watches
-    with (
-        _ended_by_signal(),
-        tqdm(desc="predicting", unit=" images", disable=hidden, leave=False, dynamic_ncols=True) as bar,
-    ):
-        result = run(bundle, inputs, output, observer=_Watch(bar, quiet=quiet), **options)
-    if as_json:
-        typer.echo(json.dumps({**asdict(result), "exit_code": result.exit_code, "output": str(output)}))
-    elif not quiet:
+def _run(job: _Job) -> int:
+    from msrf_monai.clinical.pacs.retry import Backoff
+    from msrf_monai.clinical.pacs.service import courier_of
+    from msrf_monai.clinical.pipeline import PredictionRun
+    from msrf_monai.clinical.run_options import RunOptions
+
+    stop = threading.Event()
+    with ended_by_signal(), progress_bar(job.quiet) as bar, job.outward.destinations() as destinations:
+        watch = Watch(bar, quiet=job.quiet, is_endless=job.archive is not None)
+        with (
+            PredictionRun(job.bundle, job.output, RunOptions(**job.options), observer=watch) as run,
+            courier_of(run, destinations, Backoff(), stop) as courier,
+        ):
+            if job.archive is None:
+                result = run.do(job.inputs).counted
+            else:
+                result = predict_from(job.archive, run, courier, stop, job.outward)
+            run.report()
+            delivered = courier.finish() if courier else []
+    _tell(job, result, delivered)
+    return result.exit_code or (0 if all(each.is_complete for each in delivered) else SOME_FAILED)
+
+
+def _tell(job: _Job, result: RunResult, delivered: list[Delivered]) -> None:
+    if job.as_json:
+        code = result.exit_code or (0 if all(each.is_complete for each in delivered) else SOME_FAILED)
+        said = {**asdict(result), "exit_code": code, "output": str(job.output)}
+        typer.echo(json.dumps(said | ({"deliveries": [asdict(each) for each in delivered]} if delivered else {})))
+    elif not job.quiet:
         kept = f" ({result.kept} of them before)" if result.kept else ""
         total = f"{result.done} done, {result.failed} failed, {result.skipped} skipped{kept}"
-        typer.echo(f"{total}; {result.flagged} flagged; {output / 'report.html'}")
-    return result.exit_code
+        typer.echo(f"{total}; {result.flagged} flagged; {job.output / 'report.html'}")
+        for line in delivery_lines(delivered):
+            typer.echo(line)
 
 
-class _Watch:
-    """Shows a bar with the time left on stderr, and a line for each input that failed or is flagged."""
-
-    def __init__(self, bar: Any, *, quiet: bool) -> None:
-        self.bar = bar
-        self.quiet = quiet
-
-    def begin(self, inputs: int, frames: int) -> None:
-        self.bar.total = frames
-        self.bar.refresh()
-        if not self.quiet:
-            self.bar.write(f"{inputs} inputs, {frames} images or more", file=sys.stderr)
-
-    def ended(self, entry: Entry, frames: int, is_new: bool) -> None:
-        self.bar.total += max(0, entry.frames - frames)
-        self.bar.update(max(entry.frames, frames))
-        if self.quiet or not is_new:
-            return
-        if entry.state != "done":
-            self.bar.write(f"{entry.state.upper()} {entry.input}: {entry.code}: {entry.reason}", file=sys.stderr)
-        elif entry.is_flagged:
-            self.bar.write(f"flagged {entry.input}: {', '.join(entry.flags)}", file=sys.stderr)
-
-
-def _show_plan(
-    bundle: Path, inputs: list[str], output: Path, options: dict[str, Any], *, quiet: bool, as_json: bool
-) -> int:
+def _show_plan(job: _Job) -> int:
     from msrf_monai.clinical.preview import bundle_identity, preview
 
-    name, version = bundle_identity(bundle)
-    planned = preview(inputs, output, **options)
-    code = _SOME_FAILED if any(each.action == "refuse" for each in planned) else 0
-    if as_json:
+    if job.archive is not None:
+        raise ConfigError("--dry-run looks into files that are here; leave out --from-dicomweb, or fetch them first")
+    name, version = bundle_identity(job.bundle)
+    planned = preview(job.inputs, job.output, **job.options)
+    code = SOME_FAILED if any(each.action == "refuse" for each in planned) else 0
+    if job.as_json:
         found = {"bundle": name, "bundle_version": version, "inputs": [asdict(each) for each in planned]}
         typer.echo(json.dumps({**found, "exit_code": code}))
-    elif not quiet:
+    elif not job.quiet:
         for each in planned:
             typer.echo(_line(each))
         typer.echo(f"{len(planned)} inputs for {name} {version}; nothing was done")
@@ -192,70 +221,3 @@ def _line(planned: Planned) -> str:
         why = f"{', '.join(planned.outputs)} in {planned.folder}"
     flags = f" [{'; '.join(planned.flags)}]" if planned.flags else ""
     return f"{planned.action} {planned.input}{about}: {why}{flags}"
-
-
-def _options(
-    outputs: str, part: str | None, limits: str | None, series_rules: Path | None, config: list[str]
-) -> dict[str, Any]:
-    from msrf_monai.clinical.reading import Limits
-    from msrf_monai.clinical.run_options import read_limits
-    from msrf_monai.clinical.series_rules import SeriesRules
-
-    return {
-        "outputs": tuple(dict.fromkeys(name.strip() for name in outputs.split(",") if name.strip())),
-        "part": None if part is None else _part(part),
-        "limits": Limits() if limits is None else read_limits(limits),
-        "series_rules": None if series_rules is None else SeriesRules.from_file(series_rules),
-        "overrides": tuple(_override(word) for word in config),
-    }
-
-
-def _part(text: str) -> tuple[int, int]:
-    number, _, parts = text.partition("/")
-    if not (number.isdecimal() and parts.isdecimal()):
-        raise ConfigError(f"--part {text!r}: expected I/N such as 2/4")
-    return int(number), int(parts)
-
-
-def _override(word: str) -> tuple[str, Any]:
-    key, equals, value = word.removeprefix("--").partition("=")
-    if not key or not equals:
-        raise ConfigError(f"--set {word!r}: expected KEY=VALUE such as image_size=[320,320]")
-    try:
-        return key.replace("#", "::"), json.loads(value)
-    except ValueError:
-        return key.replace("#", "::"), value
-
-
-def _fail(message: str, code: int, as_json: bool) -> int:
-    typer.echo(f"error: {message}", err=True)
-    if as_json:
-        typer.echo(json.dumps({"error": message, "exit_code": code}))
-    return code
-
-
-def _is_debugging() -> bool:
-    return "--debug" in sys.argv[1:]
-
-
-def _log_when_debugging() -> None:
-    """Let our own log lines through to stderr; what may name a patient has been taken out of them."""
-    import logging
-
-    if _is_debugging():
-        logging.basicConfig(format="%(name)s: %(message)s")
-        logging.getLogger("msrf_monai").setLevel(logging.DEBUG)
-
-
-@contextmanager
-def _ended_by_signal() -> Iterator[None]:
-    """Turn the signal that asks for the end into an exception, so that the result of the moment is written whole."""
-
-    def leave(number: int, frame: Any) -> None:
-        raise _Ended
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

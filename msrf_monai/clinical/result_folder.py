@@ -12,13 +12,14 @@ from msrf_monai.clinical.crashes import CRASH, JOURNAL
 from msrf_monai.clinical.ledger import MANIFEST, OutputRecord
 from msrf_monai.clinical.lock import LOCK
 from msrf_monai.clinical.naming import is_safe_name
+from msrf_monai.clinical.pacs.delivery import DELIVERIES
 from msrf_monai.errors import InputError, StorageError
 from msrf_monai.files import sha256_of
 
 __all__ = ["ResultFolder"]
 
 _PART, _OLD = ".part-", ".old-"
-_OURS = (LOCK, JOURNAL, CRASH)
+_OURS = (LOCK, JOURNAL, CRASH, DELIVERIES)
 
 
 class ResultFolder:

@@ -57,6 +57,7 @@ class Courier(Closing):
         entries: returns the manifest's lines; called in the courier's thread.
         backoff: how long to try a destination before the next one has its turn.
         stop: set from outside to end soon, with the rest left waiting.
+        interval: seconds between two looks for new results.
     """
 
     def __init__(
@@ -67,12 +68,14 @@ class Courier(Closing):
         *,
         backoff: Backoff,
         stop: threading.Event,
+        interval: float = 5.0,
     ) -> None:
         self._deliveries = deliveries
         self._destinations = destinations
         self._entries = entries
         self._backoff = backoff
         self._stop = stop
+        self._interval = interval
         self._wake = threading.Event()
         self._last = threading.Event()
         self._error: BaseException | None = None
@@ -86,7 +89,7 @@ class Courier(Closing):
         return list(self._delivered.values())
 
     def wake(self) -> None:
-        """Say that there are new results; raises what has ended the courier, such as a full disk."""
+        """Look for new results now; raises what has ended the courier, such as a full disk."""
         if self._error is not None:
             raise self._error
         self._wake.set()
@@ -118,15 +121,12 @@ class Courier(Closing):
         try:
             is_last = False
             while not is_last:
-                self._wake.wait(None if self._all_sent() else self._backoff.longest)
+                self._wake.wait(self._interval)
                 self._wake.clear()
                 is_last = self._last.is_set()
                 self._round()
         except BaseException as error:
             self._error = error
-
-    def _all_sent(self) -> bool:
-        return all(not each.waiting for each in self._delivered.values())
 
     def _round(self) -> None:
         for destination in self._destinations:

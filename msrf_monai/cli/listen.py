@@ -1,0 +1,181 @@
+"""``msrf-monai listen``: a PACS sends studies, and gets their results back."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from msrf_monai.cli.pacs import Outward, delivery_lines, received_folder
+from msrf_monai.cli.predict_options import (
+    Backend,
+    BackendOption,
+    BundleArgument,
+    CallingAetOption,
+    ConvertUnusualOption,
+    DeviceOption,
+    GeometryOption,
+    KeepReceivedOption,
+    LimitsOption,
+    OutputsOption,
+    QuietOption,
+    ReceivedOption,
+    RepeatableOption,
+    SendToOption,
+    SeriesRulesOption,
+    SetOption,
+    SliceBySliceOption,
+    ThreadsOption,
+    ThresholdOption,
+    ThumbnailsOption,
+    ToDicomwebOption,
+    TtaOption,
+    VerifyOption,
+    WeightsOption,
+    outputs_of,
+    overrides_of,
+    rules_and_limits,
+)
+from msrf_monai.cli.running import Ended, Watch, ended_by_signal, exit_code_of, progress_bar
+
+if TYPE_CHECKING:
+    from msrf_monai.clinical.pacs.courier import Delivered
+    from msrf_monai.clinical.pacs.listener import ListenerOptions
+    from msrf_monai.clinical.pacs.service import ServiceOptions
+    from msrf_monai.clinical.run_options import RunOptions
+
+__all__ = ["app"]
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def listen(
+    bundle: BundleArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Result folder; results of before are kept.")],
+    allow: Annotated[
+        list[str] | None, typer.Option(metavar="AET", help="AE title that may send here; may be repeated.")
+    ] = None,
+    any_caller: Annotated[bool, typer.Option("--any-caller", help="Let every AE title send.")] = False,
+    aet: CallingAetOption = "MSRF_MONAI",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 opens it to the network, without encryption.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any free one.")] = 11112,
+    settle: Annotated[
+        float, typer.Option(min=0, help="Seconds without a new object after which a study is complete.")
+    ] = 10.0,
+    received: ReceivedOption = None,
+    keep_received: KeepReceivedOption = False,
+    send_to: SendToOption = None,
+    to_dicomweb: ToDicomwebOption = None,
+    ca_file: VerifyOption = None,
+    outputs: OutputsOption = "seg,stats",
+    device: DeviceOption = "auto",
+    backend: BackendOption = Backend.EAGER,
+    tta: TtaOption = False,
+    threshold: ThresholdOption = None,
+    weights: WeightsOption = None,
+    threads: ThreadsOption = None,
+    config: SetOption = None,
+    series_rules: SeriesRulesOption = None,
+    limits: LimitsOption = None,
+    slice_by_slice: SliceBySliceOption = False,
+    convert_unusual: ConvertUnusualOption = False,
+    seg2d_geometry: GeometryOption = True,
+    repeatable_uids: RepeatableOption = True,
+    thumbnails: ThumbnailsOption = True,
+    quiet: QuietOption = False,
+) -> None:
+    """Receive DICOM objects by C-STORE, predict each study with a bundle, and send the results on.
+
+    It runs until it gets SIGTERM or Ctrl-C. An object is acknowledged when it is on the disk; what was acknowledged is
+    predicted and sent by this run or by the next one on the same folders. Exit code 0: ended as asked; 2: wrong use;
+    1: stopped by an error.
+    """
+
+    def run() -> int:
+        from msrf_monai.clinical.pacs.listener import ListenerOptions
+        from msrf_monai.clinical.pacs.service import ServiceOptions
+        from msrf_monai.clinical.run_options import RunOptions
+
+        rules = rules_and_limits(series_rules, limits)
+        settings = RunOptions(
+            **rules,
+            outputs=outputs_of(outputs),
+            overrides=overrides_of(config),
+            slice_by_slice=slice_by_slice,
+            convert_unusual=convert_unusual,
+            resume=True,
+            seg2d_geometry=seg2d_geometry,
+            repeatable_uids=repeatable_uids,
+            source_list=keep_received,
+            device=device,
+            backend=backend.value,
+            tta=tta,
+            threshold=threshold,
+            weights=weights,
+            num_threads=threads,
+            watch_crashes=True,
+            thumbnails=thumbnails,
+        )
+        listening = ListenerOptions(
+            aet=aet,
+            host=host,
+            port=port,
+            callers=tuple(allow or ()),
+            any_caller=any_caller,
+            limits=settings.limits,
+        )
+        outward = Outward(tuple(send_to or ()), tuple(to_dicomweb or ()), aet, ca_file)
+        service = ServiceOptions(settle=settle, keep_received=keep_received)
+        folder = received_folder(received, output)
+        return _serve(bundle, output, folder, settings, listening, service, outward, quiet=quiet)
+
+    raise typer.Exit(exit_code_of(run))
+
+
+def _serve(
+    bundle: Path,
+    output: Path,
+    received: Path,
+    settings: RunOptions,
+    listening: ListenerOptions,
+    options: ServiceOptions,
+    outward: Outward,
+    *,
+    quiet: bool,
+) -> int:
+    from msrf_monai.clinical.pacs.listener import Listener
+    from msrf_monai.clinical.pacs.retry import Backoff
+    from msrf_monai.clinical.pacs.service import Service, courier_of, open_inbox
+    from msrf_monai.clinical.pipeline import PredictionRun
+
+    stop = threading.Event()
+    delivered: list[Delivered] = []
+    # a peer that is away keeps the others waiting for no longer than this
+    patience = Backoff(give_up_after=60.0)
+    with ended_by_signal(), progress_bar(quiet) as bar, outward.destinations() as destinations:
+        watch = Watch(bar, quiet=quiet, is_endless=True)
+        with (
+            open_inbox(received) as inbox,
+            PredictionRun(bundle, output, settings, observer=watch) as run,
+        ):
+            run.begin()
+            with courier_of(run, destinations, patience, stop) as courier, Listener(inbox, listening) as listener:
+                listener.start()
+                if not quiet:
+                    typer.echo(f"{listening.aet} listens on {listening.host}:{listener.port}", err=True)
+                try:
+                    Service(run, inbox, courier, options, stop=stop).serve()
+                except (Ended, KeyboardInterrupt):
+                    stop.set()
+                    listener.close()
+                    run.report()
+                delivered = courier.delivered if courier else []
+    if not quiet:
+        for line in delivery_lines(delivered):
+            typer.echo(line)
+    return 0
