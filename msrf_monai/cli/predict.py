@@ -71,6 +71,9 @@ def predict(
     threshold: ThresholdOption = None,
     weights: WeightsOption = None,
     threads: ThreadsOption = None,
+    num_workers: Annotated[
+        int, typer.Option(min=0, help="Processes that share the inputs, each with the network in memory; 0: this one.")
+    ] = 0,
     config: SetOption = None,
     series_rules: SeriesRulesOption = None,
     limits: LimitsOption = None,
@@ -113,7 +116,8 @@ def predict(
         options |= {"slice_by_slice": slice_by_slice, "convert_unusual": convert_unusual, "resume": resume}
         options |= {"seg2d_geometry": seg2d_geometry, "repeatable_uids": repeatable_uids, "source_list": source_list}
         options |= {"device": device, "backend": backend.value, "tta": tta, "threshold": threshold}
-        options |= {"weights": weights, "num_threads": threads, "watch_crashes": True, "thumbnails": thumbnails}
+        options |= {"weights": weights, "num_threads": threads, "num_workers": num_workers}
+        options |= {"watch_crashes": True, "thumbnails": thumbnails}
         job = _Job(
             bundle,
             output,

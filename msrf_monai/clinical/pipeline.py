@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from msrf_monai.clinical.crashes import CrashJournal
-from msrf_monai.clinical.execution.local import LocalRun
+from msrf_monai.clinical.execution.engines import open_engine, open_model
 from msrf_monai.clinical.execution.roles import Observer
 from msrf_monai.clinical.inputs import PlannedInput, plan_inputs
 from msrf_monai.clinical.ledger import Entry, Header, Ledger, State, digest_of_options
@@ -23,14 +23,13 @@ from msrf_monai.clinical.lock import hold
 from msrf_monai.clinical.naming import short_hash
 from msrf_monai.clinical.privacy import PrivateLogs
 from msrf_monai.clinical.result_folder import ResultFolder
-from msrf_monai.clinical.result_writer import ResultWriter
 from msrf_monai.clinical.run_options import RunOptions, RunResult
-from msrf_monai.clinical.slide_writer import SlideWriter
 from msrf_monai.clinical.sources import SourceList
 from msrf_monai.errors import MissingExtraError
 from msrf_monai.runtime import versions
 
 if TYPE_CHECKING:
+    from msrf_monai.clinical.execution.workers import WorkerPool
     from msrf_monai.clinical.predictor import Predictor
 
 __all__ = ["Batch", "PredictionRun", "predict"]
@@ -65,6 +64,7 @@ def predict(
         InputError: when there are no inputs, or the result folder holds something else.
         ConfigError: when the bundle or an option makes no sense, or the folder's results were made otherwise.
         CheckpointError: when the weights are missing or do not fit.
+        EngineError: when worker processes cannot begin, or die again and again.
         StorageError: when another run is writing there, or the disk takes nothing more; what is done stays whole.
     """
     with PredictionRun(bundle, output, RunOptions(**options), observer=observer) as run:
@@ -119,7 +119,7 @@ class PredictionRun:
         self._sources: SourceList | None = None
         self._journal: CrashJournal | None = None
         self._ledger: Ledger | None = None
-        self._predictor: Predictor
+        self._model: Predictor | WorkerPool
 
     @property
     def folder(self) -> Path:
@@ -145,7 +145,7 @@ class PredictionRun:
             self._results.clean()
             if self._settings.watch_crashes:
                 self._journal = _journal(self.folder, self._stack)
-            self._ledger = self._stack.enter_context(Ledger(self.folder, _header(self._predictor, self._settings)))
+            self._ledger = self._stack.enter_context(Ledger(self.folder, _header(self._model, self._settings)))
             self._sources = self._stack.enter_context(_sources(self.folder, self._settings))
         return self._ledger
 
@@ -166,16 +166,12 @@ class PredictionRun:
         plan = plan_inputs(inputs, settings.input_options(self.folder))
         ledger = self.begin()
         _supersede(plan, self._results, ledger, self._sources)
-        run = LocalRun(
-            self._predictor,
-            ResultWriter(self._predictor, settings),
-            SlideWriter(self._predictor, settings),
+        run = open_engine(
+            self._model,
+            settings,
             self._results,
             ledger,
-            limits=settings.limits,
             note_sources=_Note(self._sources),
-            convert_unusual=settings.convert_unusual,
-            readers=settings.reader_count,
             observer=self._observer,
             privacy=self._privacy,
             journal=self._journal,
@@ -235,7 +231,7 @@ class PredictionRun:
             results.make()
             stack.enter_context(hold(results.root))
             results.check_is_new(resume=settings.resume)
-            self._predictor = _loaded(self._bundle, settings)
+            self._model = stack.enter_context(open_model(self._bundle, settings, results))
             stack.enter_context(self._privacy.active())
             self._stack = stack.pop_all()
         return self
@@ -251,28 +247,7 @@ def _absent_name(key: str) -> str:
     return f"absent-{short_hash(key)}"
 
 
-def _loaded(bundle: str | os.PathLike[str] | Predictor, settings: RunOptions) -> Predictor:
-    if not isinstance(bundle, str | os.PathLike):
-        return bundle
-    # torch takes seconds to load: not before everything else has been checked
-    from msrf_monai.clinical.predictor import Predictor, PredictorOptions
-
-    return Predictor.from_bundle(
-        Path(bundle),
-        PredictorOptions(
-            device=settings.device,
-            backend=settings.backend,
-            tta=settings.tta,
-            threshold=settings.threshold,
-            keep_probabilities=settings.keeps_probabilities,
-            weights=settings.weights,
-            num_threads=settings.num_threads,
-            overrides=settings.overrides,
-        ),
-    )
-
-
-def _header(predictor: Predictor, settings: RunOptions) -> Header:
+def _header(model: Predictor | WorkerPool, settings: RunOptions) -> Header:
     deciding = settings.deciding()
     packages = versions()
     for name in _PACKAGES:
@@ -281,9 +256,9 @@ def _header(predictor: Predictor, settings: RunOptions) -> Header:
         except metadata.PackageNotFoundError:
             continue
     return Header(
-        bundle=predictor.name,
-        bundle_version=predictor.version,
-        model_digest=predictor.model_digest,
+        bundle=model.name,
+        bundle_version=model.version,
+        model_digest=model.model_digest,
         options_digest=digest_of_options(deciding),
         options=deciding,
         packages=packages,

@@ -63,6 +63,8 @@ class RunOptions:
     """Write the small pictures that the report shows; without them the results hold no pixel of an input."""
     readers: int = 0
     """Threads that read and preprocess; 0 for one, or two where there are four processors or more."""
+    num_workers: int = 0
+    """Processes that do the work, each with the network in its memory; 0 for none but this one."""
     source_list: bool = True
     """Write the private list of the files behind each result."""
     watch_crashes: bool = False
@@ -78,6 +80,8 @@ class RunOptions:
             raise ConfigError(f"part {self.part[0]}/{self.part[1]}: give I/N with I from 1 to N, such as 2/4")
         if self.readers < 0:
             raise ConfigError(f"readers must be at least 1, or 0 to leave the choice, got {self.readers}")
+        if self.num_workers < 0:
+            raise ConfigError(f"num_workers must be at least 1, or 0 for this process alone, got {self.num_workers}")
 
     @property
     def reader_count(self) -> int:

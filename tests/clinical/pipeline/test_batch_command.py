@@ -264,7 +264,7 @@ def test_a_run_that_is_told_to_end_leaves_whole_results(tmp_path: Path) -> None:
         (tmp_path / "in" / f"{number}.dcm").write_bytes(as_bytes(dataset))
     program = (
         "import os, signal, sys\n"
-        "import msrf_monai.clinical.pipeline as pipeline\n"
+        "import msrf_monai.clinical.execution.engines as engines\n"
         "from support.clinical_runs import ThresholdPredictor\n"
         "class Ending(ThresholdPredictor):\n"
         "    count = 0\n"
@@ -272,7 +272,7 @@ def test_a_run_that_is_told_to_end_leaves_whole_results(tmp_path: Path) -> None:
         "        Ending.count += 1\n"
         "        if Ending.count == 3: os.kill(os.getpid(), signal.SIGTERM)\n"
         "        return super().infer(item)\n"
-        "pipeline._loaded = lambda bundle, settings: Ending()\n"
+        "engines.load_predictor = lambda bundle, settings: Ending()\n"
         "from msrf_monai.cli.main import main\nmain()\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}

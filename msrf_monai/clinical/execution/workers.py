@@ -1,0 +1,355 @@
+"""A run in several processes: this one hands out inputs and writes the manifest, its workers do the rest.
+
+Each worker loads the predictor once and reads, predicts and writes as a run in one process does. It has only a few
+inputs in work at a time. When one dies, by a decoder that breaks down, by ``kill -9`` or for want of memory, another
+one takes its place and nothing is lost; see ``Dispatch`` for what is done about the inputs that it had in work.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, MutableSequence
+from contextlib import suppress
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from msrf_monai import errors
+from msrf_monai.clinical.crashes import CRASHED, CrashJournal
+from msrf_monai.clinical.execution.dispatch import Dispatch
+from msrf_monai.clinical.execution.messages import Message, entry_from, options_message
+from msrf_monai.clinical.execution.opening import Opened, has_crashed, without_result
+from msrf_monai.clinical.execution.recording import Recorder
+from msrf_monai.clinical.execution.roles import Observer
+from msrf_monai.clinical.execution.stages import most_in_work
+from msrf_monai.clinical.execution.worker_handle import WorkerHandle
+from msrf_monai.clinical.inputs import PlannedInput
+from msrf_monai.clinical.ledger import Ledger
+from msrf_monai.clinical.result_folder import ResultFolder
+from msrf_monai.clinical.run_options import RunOptions
+from msrf_monai.errors import EngineError, MsrfError
+from msrf_monai.files import Closing
+
+__all__ = ["WorkerPool", "WorkersRun", "worker_threads"]
+
+_LOGGER = logging.getLogger(__name__)
+
+_FAILED_STARTS = 3
+"""Workers that may die one after the other before they have loaded the predictor."""
+_DEATHS_IN_A_ROW = 50
+"""Workers that may die before one of them finishes an input."""
+_SLACK = 3
+"""Inputs that wait in a worker, so that it never waits for the next one."""
+_KNOWN: dict[str, type[MsrfError]] = {
+    kind.__name__: kind
+    for kind in (
+        errors.CheckpointError,
+        errors.ConfigError,
+        errors.DataError,
+        errors.InputError,
+        errors.MissingExtraError,
+        errors.StorageError,
+    )
+}
+
+
+class _Identity(NamedTuple):
+    name: str
+    version: str
+    model_digest: str
+
+
+def worker_threads(settings: RunOptions) -> int:
+    """Return the threads of one operation in a worker: as told, or an equal part of the processors, at least 1."""
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    if settings.num_threads is not None:
+        return settings.num_threads
+    if told.isdecimal() and int(told):
+        return int(told)
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, usable // max(1, settings.num_workers))
+
+
+class WorkerPool(Closing):
+    """Worker processes that have loaded one bundle; they stay for any number of plans.
+
+    It is a stand-in for the predictor that the workers have: it says what a manifest tells of it. They begin at once,
+    and load while this process does something else.
+
+    Args:
+        bundle: folder of the bundle.
+        settings: of the run.
+        results: the folder that workers write to.
+
+    Raises:
+        ConfigError: when an option cannot be sent to another process.
+        EngineError: when the system lets no process begin.
+    """
+
+    def __init__(self, bundle: Path, settings: RunOptions, results: Path) -> None:
+        self.count = settings.num_workers
+        self._threads = worker_threads(settings)
+        self.readers = settings.readers or (2 if self._threads >= 4 else 1)
+        """Threads that read in each worker."""
+        self._workers: dict[int, WorkerHandle] = {}
+        self._identity: _Identity | None = None
+        self._failed_starts = 0
+        # all workers need the same exported network: the first one makes it, and later ones find it
+        is_exported = settings.backend not in ("eager", "torchscript")
+        self._cache = tempfile.TemporaryDirectory(prefix="msrf-monai-networks-") if is_exported else None
+        self._setup: Message = {
+            "bundle": str(bundle),
+            "results": str(results),
+            "options": options_message(settings),
+            "threads": self._threads,
+            "readers": self.readers,
+            "cache": self._cache.name if self._cache else None,
+            "log_level": logging.getLogger("msrf_monai").getEffectiveLevel(),
+        }
+        try:
+            self.fill(1 if is_exported else self.count)
+        except BaseException:
+            self.kill()
+            raise
+
+    @property
+    def name(self) -> str:
+        """The bundle's name."""
+        return self._known().name
+
+    @property
+    def version(self) -> str:
+        """The bundle's version."""
+        return self._known().version
+
+    @property
+    def model_digest(self) -> str:
+        """See ``Predictor.model_digest``."""
+        return self._known().model_digest
+
+    @property
+    def workers(self) -> tuple[WorkerHandle, ...]:
+        """Those that are there."""
+        return tuple(self._workers.values())
+
+    def fill(self, count: int) -> None:
+        """Begin workers until there are so many.
+
+        Raises:
+            EngineError: when the system lets no process begin.
+        """
+        for place in range(self.count):
+            if len(self._workers) >= count:
+                return
+            if place in self._workers:
+                continue
+            try:
+                self._workers[place] = WorkerHandle({**self._setup, "worker": place}, self._threads)
+            except OSError as error:
+                raise EngineError(
+                    f"a worker process cannot begin ({error.strerror}); use a smaller number of workers"
+                ) from error
+
+    def heard(self) -> Iterator[tuple[WorkerHandle, Message | None]]:
+        """Wait until workers say something, and yield it; None for one that has died, which is no longer one of them.
+
+        Raises:
+            EngineError: when workers die again and again while they load, or have loaded different models.
+            MsrfError: what ends the run, as a worker met it.
+        """
+        places = {worker.connection: place for place, worker in self._workers.items()}
+        for connection in wait(list(places)):
+            place = places[connection]  # type: ignore[index]
+            worker = self._workers[place]
+            message = worker.receive()
+            if message is None:
+                del self._workers[place]
+                self._note_death(worker)
+                yield worker, None
+            elif message["kind"] == "ready":
+                self._note_ready(worker, message)
+                yield worker, message
+            elif message["kind"] == "log":
+                logging.getLogger(message["name"]).log(message["level"], message["text"])
+            elif message["kind"] == "stopped":
+                raise _stopped(message)
+            else:
+                yield worker, message
+
+    def kill(self) -> None:
+        """End all workers at once; what they had in work is done by the next run."""
+        while self._workers:
+            self._workers.popitem()[1].kill()
+        if self._cache is not None:
+            self._cache.cleanup()
+
+    def close(self) -> None:
+        """End all workers: in order those that have nothing in work."""
+        for place, worker in list(self._workers.items()):
+            if worker.is_ready and not worker.in_work:
+                worker.ask_to_end()
+            else:
+                self._workers.pop(place).kill()
+        for worker in self._workers.values():
+            worker.end()
+        self.kill()
+
+    def _known(self) -> _Identity:
+        while self._identity is None:
+            for _ in self.heard():
+                pass
+            self.fill(1)
+        return self._identity
+
+    def _note_ready(self, worker: WorkerHandle, message: Message) -> None:
+        identity = _Identity(message["name"], message["version"], message["model_digest"])
+        worker.is_ready = True
+        self._failed_starts = 0
+        if self._identity is None:
+            self._identity = identity
+        if identity != self._identity:
+            raise EngineError(
+                "a worker has loaded another model than the ones before, so the bundle has changed during the run; "
+                "run again with a new result folder"
+            )
+
+    def _note_death(self, worker: WorkerHandle) -> None:
+        _LOGGER.warning("a worker process died (status %d) with %d inputs in work", worker.status, len(worker.in_work))
+        if worker.is_ready:
+            return
+        self._failed_starts += 1
+        if self._failed_starts >= _FAILED_STARTS:
+            raise EngineError(
+                f"{_FAILED_STARTS} worker processes died one after the other while they loaded the bundle (the last "
+                f"one with status {worker.status}); there may not be enough memory for {self.count}: use fewer workers"
+            )
+
+
+class WorkersRun:
+    """Does plans with the workers of a pool, as ``LocalRun`` does in this process; results are the same files.
+
+    Only the order of the manifest's lines is another one: that in which inputs are finished.
+
+    Args:
+        pool: the workers.
+        results: the result folder.
+        ledger: its manifest, open.
+        settings: of the run.
+        note_sources: called with each input before its line is added; for the list of paths.
+        observer: is told of every input that is finished.
+        journal: says which inputs may bring a process down, as an earlier run has found out.
+    """
+
+    def __init__(
+        self,
+        pool: WorkerPool,
+        results: ResultFolder,
+        ledger: Ledger,
+        settings: RunOptions,
+        *,
+        note_sources: Callable[[PlannedInput], None],
+        observer: Observer | None = None,
+        journal: CrashJournal | None = None,
+    ) -> None:
+        self._pool = pool
+        self._results = results
+        self._before: Mapping[str, Any] = ledger.entries
+        self._limits = settings.limits
+        self._suspects = set(journal.suspects) if journal else set()
+        self._culprits = set(journal.culprits) if journal else set()
+        self._recorder = Recorder(results, ledger, note_sources, observer=observer, journal=journal)
+        self._deaths = 0
+        self._deaths_in_a_row = 0
+
+    def run(self, plan: MutableSequence[PlannedInput]) -> set[str]:
+        """Do everything in the plan that is not done yet.
+
+        Args:
+            plan: of ``plan_inputs``; it is emptied, since what is finished must not stay in memory.
+
+        Returns:
+            The folders of the inputs that an earlier run had finished.
+
+        Raises:
+            StorageError: when the disk takes nothing more; what was finished before is whole and in the manifest.
+            EngineError: when workers cannot begin, or die again and again.
+        """
+        self._recorder.begin(plan)
+        pool = self._pool
+        window = most_in_work(pool.readers) + _SLACK
+        work = Dispatch(plan, suspects=self._suspects, window=window, workers=pool.count)
+        try:
+            while work.unfinished:
+                pool.fill(min(pool.count, work.unfinished))
+                self._hand_out(work)
+                if work.unfinished:
+                    for worker, message in pool.heard():
+                        self._hear(work, worker, message)
+        except BaseException:
+            pool.kill()
+            raise
+        finally:
+            if self._deaths:
+                self._clean()
+        return self._recorder.kept
+
+    def _hand_out(self, work: Dispatch) -> None:
+        """Give every worker what it has room for, in turn, so that the first one does not take everything."""
+        ready = [worker for worker in self._pool.workers if worker.is_ready]
+        while ready:
+            for worker in list(ready):
+                planned = work.take(worker.in_work)
+                if planned is None:
+                    ready.remove(worker)
+                elif self._is_dangerous(planned):
+                    self._refuse(work, planned)
+                else:
+                    worker.give(planned, self._before.get(planned.folder))
+
+    def _hear(self, work: Dispatch, worker: WorkerHandle, message: Message | None) -> None:
+        if message is None:
+            self._bury(work, worker)
+        elif message["kind"] == "ended":
+            entry = entry_from(message["entry"])
+            if entry is not None and entry.folder in worker.in_work:
+                self._deaths_in_a_row = 0
+                self._recorder.record(Opened(worker.in_work.pop(entry.folder), entry=entry, is_new=message["is_new"]))
+                work.finished(entry.folder)
+
+    def _bury(self, work: Dispatch, worker: WorkerHandle) -> None:
+        self._deaths += 1
+        self._deaths_in_a_row += 1
+        for planned in work.died(worker.in_work):
+            self._refuse(work, planned)
+        if self._deaths_in_a_row >= _DEATHS_IN_A_ROW:
+            raise EngineError(
+                f"{_DEATHS_IN_A_ROW} worker processes died without one input finished in between (the last one with "
+                f"status {worker.status}); this is not the fault of single inputs: check the installation with "
+                "msrf-monai doctor, then run the same command with --resume"
+            )
+
+    def _is_dangerous(self, planned: PlannedInput) -> bool:
+        before = self._before.get(planned.folder)
+        return planned.folder in self._culprits or has_crashed(planned, before, self._limits)
+
+    def _refuse(self, work: Dispatch, planned: PlannedInput) -> None:
+        before = self._before.get(planned.folder)
+        self._recorder.record(without_result(planned, before, self._limits, "failed", CRASHED))
+        work.finished(planned.folder)
+
+    def _clean(self) -> None:
+        """Remove what workers that died had not finished; what others have in work is left alone."""
+        if not any(worker.in_work for worker in self._pool.workers):
+            with suppress(OSError):
+                self._results.clean()
+
+
+def _stopped(message: Message) -> MsrfError:
+    kind = _KNOWN.get(message["error"])
+    if kind is not None and message["text"]:
+        return kind(message["text"])
+    return EngineError(
+        f"a worker process was stopped by an unforeseen {message['error']}; run without workers to see where"
+    )

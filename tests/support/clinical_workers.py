@@ -1,0 +1,117 @@
+"""Runs with worker processes whose predictor needs no network: it is read from a folder that stands for a bundle."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from msrf_monai.clinical.case import Case
+from msrf_monai.clinical.execution import engines, worker_handle, worker_process
+from msrf_monai.clinical.prediction import Prediction
+from support.clinical_runs import ThresholdPredictor
+
+__all__ = ["PROGRAM", "StubPredictor", "children", "main", "peak_kilobytes", "stub_bundle", "use_stubs"]
+
+PROGRAM = "from support.clinical_workers import main; main()"
+"""What a worker runs in place of the real program."""
+
+
+class StubPredictor(ThresholdPredictor):
+    """Marks bright pixels, of slides those that are not glass; does what its bundle says to the process."""
+
+    metadata = {"slide_tiles": {"tile": [64, 80], "batch": 2}}  # noqa: RUF012
+
+    def __init__(self, **behaviour: Any) -> None:
+        self.behaviour = behaviour
+        self.model_digest = behaviour.get("digest", ThresholdPredictor.model_digest)
+
+    def prepare(self, case: Case, index: int) -> dict[Any, Any]:
+        self._misbehave(case)
+        pixels = case.frame(index)
+        if case.info.samples == 3:
+            return {"pixels": 250.0 - pixels[..., 1]}
+        return {"pixels": pixels}
+
+    def finish(self, items: Iterable[dict[Any, Any]]) -> Prediction:
+        masks = np.stack([item["mask"] for item in items])
+        return Prediction(masks, masks[:, None].astype(np.float16), (0.9,) * len(masks), 0.0)
+
+    def _misbehave(self, case: Case) -> None:
+        if case.info.rows == self.behaviour.get("abort_rows"):
+            os.abort()
+        if case.info.rows == self.behaviour.get("die_rows"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(self.behaviour.get("seconds", 0.0))
+
+
+def stub_bundle(folder: Path, **behaviour: Any) -> Path:
+    """Make a folder that stands for a bundle.
+
+    Args:
+        folder: made when missing.
+        behaviour: ``abort_rows`` and ``die_rows``: height of a picture that brings the process down; ``seconds`` for
+            each picture; ``digest`` of the model; ``fails`` or ``dies`` while it is loaded.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "stub.json").write_text(json.dumps(behaviour))
+    return folder
+
+
+def use_stubs() -> None:
+    """Let runs of this process load stubs, here or in workers; in tests, what it sets is put back by them."""
+    worker_handle.PROGRAM = PROGRAM
+    engines.load_predictor = load  # type: ignore[assignment]
+
+
+def load(bundle: Path, settings: Any, **more: Any) -> StubPredictor:
+    """Load a stub."""
+    behaviour = json.loads((bundle / "stub.json").read_text())
+    if "fails" in behaviour:
+        from msrf_monai import errors
+
+        raise getattr(errors, behaviour["fails"][0], RuntimeError)(behaviour["fails"][1])
+    if behaviour.get("dies"):
+        os._exit(7)
+    return StubPredictor(**behaviour)
+
+
+def main() -> None:
+    """Be a worker."""
+    worker_process.load_predictor = load  # type: ignore[assignment]
+    worker_process.main()
+
+
+def children(parent: int | None = None) -> list[int]:
+    """Return the numbers of a process's children that are alive."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == (parent or os.getpid()) and fields[0] != "Z":
+            found.append(int(path.parent.name))
+    return sorted(found)
+
+
+def peak_kilobytes(process: int) -> int:
+    """Return the most memory that a process has had so far."""
+    (line,) = [each for each in Path(f"/proc/{process}/status").read_text().splitlines() if each.startswith("VmHWM")]
+    return int(line.split()[1])
+
+
+if __name__ == "__main__":
+    # a run by itself, to be killed: BUNDLE INPUTS OUTPUT JSON
+    from msrf_monai.clinical.pipeline import predict
+
+    use_stubs()
+    done = predict(sys.argv[1], sys.argv[2], sys.argv[3], **json.loads(sys.argv[4]))
+    print(json.dumps(vars(done)))
