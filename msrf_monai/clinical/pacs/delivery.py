@@ -217,9 +217,7 @@ class Deliveries(Closing):
             if error.is_lasting or len(pending) == before:
                 raise
         if len(pending) == before:
-            raise PacsError(
-                f"{destination.name} took {before} objects and answered about none of them; look at its log"
-            )
+            raise PacsError(f"{destination.name} took what it was sent and said nothing about {before} objects")
 
     def _settle(self, destination: str, record: OutputRecord, sent: Sent) -> None:
         state = _STATES[sent.is_accepted]

@@ -98,6 +98,11 @@ class WebArchive(Closing):
         """The address, without credentials."""
         return self._connection.url
 
+    @property
+    def name(self) -> str:
+        """What it is called, without credentials."""
+        return f"DICOMweb {self.url}"
+
     def close(self) -> None:
         """Close what is open to the server."""
         self._connection.close()
@@ -147,24 +152,38 @@ class WebArchive(Closing):
         """Yield the UIDs of every match, each once.
 
         Servers give less at once than they are asked for, or all at once whatever they are asked for. So only a page
-        that brings nothing new is the last.
+        that brings nothing new is the last. Orthanc 1.10 finds nothing behind the first page of a query for
+        ``ModalitiesInStudy``; so after a page as long as it could be, a longer one from the beginning must agree.
         """
         seen: set[tuple[str, ...]] = set()
-        offset = 0
-        while True:
-            page = [("limit", str(self._page)), ("offset", str(offset))]
-            with self._connection.get(path, _JSON, [*conditions, *page]) as answer:
-                answer.check()
-                items = [] if answer.status == 204 else _items(answer.read(_PAGE_BYTES), self.url)
-            new = dict.fromkeys(tuple(_uid(item, tag, self.url) for tag in tags) for item in items)
-            fresh = [uids for uids in new if uids not in seen]
-            if not fresh:
-                return
-            seen.update(fresh)
-            if len(seen) > _MOST:
-                raise PacsError(f"{self.url} has more than {_MOST} matches; ask for less", is_lasting=True)
+        length = offset = 0
+        while fresh := self._fresh(page := self._page_of(path, conditions, tags, self._page, offset), seen):
             yield from fresh
-            offset += len(items)
+            length, offset = len(page), offset + len(page)
+        limit = self._page
+        while length >= limit:
+            limit = 2 * max(limit, len(seen))
+            page = self._page_of(path, conditions, tags, limit, 0)
+            length = len(page)
+            yield from self._fresh(page, seen)
+
+    def _page_of(
+        self, path: str, conditions: Sequence[tuple[str, str]], tags: tuple[str, ...], limit: int, offset: int
+    ) -> list[tuple[str, ...]]:
+        """Return the UIDs of some matches."""
+        page = [("limit", str(limit)), ("offset", str(offset))]
+        with self._connection.get(path, _JSON, [*conditions, *page]) as answer:
+            answer.check()
+            items = [] if answer.status == 204 else _items(answer.read(_PAGE_BYTES), self.url)
+        return [tuple(_uid(item, tag, self.url) for tag in tags) for item in items]
+
+    def _fresh(self, page: Sequence[tuple[str, ...]], seen: set[tuple[str, ...]]) -> list[tuple[str, ...]]:
+        """Return what a page brings that was not seen before, and remember it."""
+        fresh = [uids for uids in dict.fromkeys(page) if uids not in seen]
+        seen.update(fresh)
+        if len(seen) > _MOST:
+            raise PacsError(f"{self.url} has more than {_MOST} matches; ask for less", is_lasting=True)
+        return fresh
 
     def fetch(
         self, study: FoundStudy, inbox: Inbox, *, backoff: Backoff, stop: threading.Event | None = None
