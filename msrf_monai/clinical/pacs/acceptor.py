@@ -27,6 +27,8 @@ _logger = logging.getLogger(__name__)
 
 _LEAST_PDU = 1 << 20
 """Bytes of a message that are always taken: a request for 128 contexts is far larger than a small PDU of data."""
+_POLLS_BETWEEN_COLLECTIONS = 600
+"""pynetdicom collects garbage, among which are associations that ended, after so many looks for a new one."""
 _LARGEST_COMMAND = 1 << 14
 _WAITING = 4
 """Requests that a peer may send ahead of our answers; by the standard it is one."""
@@ -62,6 +64,7 @@ class Server(AssociationServer):
         self.timeout_s = timeout_s
         self.sockets: WeakSet[socket.socket] = WeakSet()
         super().__init__(ae, address, ae_title, contexts, ssl_context, evt_handlers, _Handler)
+        self._gc = [0, _POLLS_BETWEEN_COLLECTIONS]
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Take no further connection while many wait to be refused, since each costs two threads."""

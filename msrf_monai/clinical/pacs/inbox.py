@@ -71,8 +71,9 @@ class Inbox:
             self._write(path, (content,) if isinstance(content, bytes) else content)
         except _SourceError as error:
             raise error.cause from None
-        with storing(path):
+        with storing(path), suppress(FileNotFoundError):  # it may be taken up, done and removed already
             _sync(folder)
+        with storing(path):
             _sync(self._root)
         return path
 

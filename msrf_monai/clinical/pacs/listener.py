@@ -35,6 +35,7 @@ _NOT_OF_A_STUDY = (f"{_STORAGE}200.", f"{_STORAGE}201.")
 _STORAGE_SERVICE = f"{_STANDARD}4.2"
 _VERIFICATION = f"{_STANDARD}1.1"
 _READABLE = {f"{_STANDARD}1.2", f"{_STANDARD}1.2.1", f"{_STANDARD}1.2.2", f"{_STANDARD}1.2.1.99", *PINNED_PLUGINS}
+_POLL_S = 0.05
 _PREAMBLE = b"\0" * 128 + b"DICM"
 _AE_TITLE = re.compile(r"[ !-\[\]-~]{1,16}")
 
@@ -165,7 +166,9 @@ class Listener(Closing):
                 options.host,
                 self.port,
             )
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.2,), name="listener", daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(_POLL_S,), name="listener", daemon=True
+        )
         self._thread.start()
 
     def close(self) -> None:
