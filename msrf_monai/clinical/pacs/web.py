@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import io
-import json
-import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pydicom.datadict import dictionary_VR, keyword_dict, tag_for_keyword
 from pydicom.filereader import read_dataset, read_partial
 
 from msrf_monai.clinical.naming import short_hash
@@ -23,6 +19,7 @@ from msrf_monai.clinical.pacs.multipart import boundary_of, first_part
 from msrf_monai.clinical.pacs.retry import Backoff, persistent
 from msrf_monai.clinical.pacs.stow import StowDestination
 from msrf_monai.clinical.pacs.web_connection import Answer, WebConnection
+from msrf_monai.clinical.pacs.web_query import conditions_of, items_of, uid_of
 from msrf_monai.clinical.reading.limits import Limits
 from msrf_monai.clinical.reading.quiet import quiet_pydicom
 from msrf_monai.errors import ConfigError, PacsError, check_choice
@@ -47,8 +44,6 @@ _PAGE_BYTES = 1 << 26
 _MOST = 1_000_000
 """Matches of one query; more is a server that repeats itself in ever new words."""
 _HEAD = 1 << 16
-_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
-_NO_CONDITION = ("SQ", "OB", "OW", "OF", "OD", "OL", "OV", "UN", "UT", "OB or OW", "US or OW", "NONE")
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 
 
@@ -126,7 +121,7 @@ class WebArchive(Closing):
             PacsError: when the server cannot be reached, refuses, or answers with what is no list of UIDs.
         """
         check_choice("level", level, QueryLevel)
-        return self._found(_conditions(query), level)
+        return self._found(conditions_of(query), level)
 
     def _found(self, conditions: Sequence[tuple[str, str]], level: str) -> Iterator[FoundStudy]:
         matches: dict[str, list[tuple[str, ...]]] = {}
@@ -174,8 +169,8 @@ class WebArchive(Closing):
         page = [("limit", str(limit)), ("offset", str(offset))]
         with self._connection.get(path, _JSON, [*conditions, *page]) as answer:
             answer.check()
-            items = [] if answer.status == 204 else _items(answer.read(_PAGE_BYTES), self.url)
-        return [tuple(_uid(item, tag, self.url) for tag in tags) for item in items]
+            items = [] if answer.status == 204 else items_of(answer.read(_PAGE_BYTES), self.url)
+        return [tuple(uid_of(item, tag, self.url) for tag in tags) for item in items]
 
     def _fresh(self, page: Sequence[tuple[str, ...]], seen: set[tuple[str, ...]]) -> list[tuple[str, ...]]:
         """Return what a page brings that was not seen before, and remember it."""
@@ -248,45 +243,6 @@ def _present(inbox: Inbox, study: str) -> dict[str, Path]:
     """Return what an inbox holds of a study, by the hash of the SOP instance UID."""
     name = short_hash(study)
     return {path.stem: path for folder in inbox.studies() if folder.name == name for path in inbox.files(folder)}
-
-
-def _conditions(query: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Check a query; its values are never quoted."""
-    if not query:
-        raise ConfigError("an empty query means the whole archive; give a keyword, if need be PatientID=*")
-    for keyword, value in query.items():
-        tag = tag_for_keyword(keyword)
-        if tag is None:
-            near = difflib.get_close_matches(keyword, list(keyword_dict), 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise ConfigError(f"{keyword!r} is no DICOM keyword, such as ModalitiesInStudy or StudyDate{hint}")
-        if tag >> 16 <= 2 or dictionary_VR(tag) in _NO_CONDITION:
-            raise ConfigError(f"{keyword} cannot be asked for; it is no attribute that archives search by")
-        if not value.strip():
-            raise ConfigError(f"the query has no value for {keyword}; give one, or leave the keyword out")
-    return [(keyword, value.strip()) for keyword, value in query.items()]
-
-
-def _items(content: bytes, url: str) -> list[dict[str, Any]]:
-    """Return the objects of a DICOM JSON answer."""
-    try:
-        items = json.loads(content) if content.strip() else []
-    except (ValueError, RecursionError):
-        items = None
-    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-        raise PacsError(f"{url} answered a query with what is no DICOM JSON; check the address", is_lasting=True)
-    return items
-
-
-def _uid(item: Mapping[str, Any], tag: str, url: str) -> str:
-    """Return a UID, which becomes part of addresses: nothing but digits and dots."""
-    try:
-        uid = item[tag]["Value"][0].strip(" \0")
-    except (KeyError, IndexError, TypeError, AttributeError):
-        uid = ""
-    if not _UID.fullmatch(uid) or len(uid) > 64:
-        raise PacsError(f"{url} answered a query without a UID, or with one that is none", is_lasting=True)
-    return str(uid)
 
 
 def _is_object(head: bytes, instance: str) -> bool:

@@ -7,7 +7,11 @@ import hashlib
 import json
 import logging
 import os
+import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -131,6 +135,50 @@ def test_what_a_killed_process_had_noted_is_not_sent_again(tmp_path: Path) -> No
         deliveries.deliver(Pacs(judge), records, backoff=NOW_OR_NEVER)
     with Deliveries(tmp_path) as again:
         assert again.outstanding([entry_of(*records)], Pacs.name) == records[2:]
+
+
+_KILLED = """
+import sys, time
+from pathlib import Path
+from msrf_monai.clinical.ledger import OutputRecord
+from msrf_monai.clinical.pacs.delivery import Deliveries, Sent
+from msrf_monai.clinical.pacs.retry import Backoff
+from msrf_monai.files import sha256_of
+
+class Pacs:
+    name = "STOW-RS http://pacs/dicom-web"
+    def send(self, paths):
+        for path in paths:
+            with taken.open("a") as handle:
+                handle.write(path.name + "\\n")
+            time.sleep(0.005)
+            yield Sent(path, is_accepted=True)
+
+folder, taken = Path(sys.argv[1]), Path(sys.argv[2])
+paths = sorted(folder.glob("*.dcm"))
+records = [OutputRecord("seg", path.name, sha256_of(path), path.stat().st_size) for path in paths]
+with Deliveries(folder) as deliveries:
+    deliveries.deliver(Pacs(), records, backoff=Backoff())
+"""
+
+
+def test_kill_9_loses_nothing_and_repeats_at_most_what_was_not_answered(tmp_path: Path) -> None:
+    folder, taken = tmp_path / "results", tmp_path / "taken.txt"
+    folder.mkdir()
+    taken.touch()
+    records = records_in(folder, 300)
+    child = subprocess.Popen([sys.executable, "-c", _KILLED, str(folder), str(taken)])
+    while len(taken.read_text().splitlines()) < 20 and child.poll() is None:
+        time.sleep(0.001)
+    child.kill()
+    assert child.wait() == -signal.SIGKILL
+    before, pacs = taken.read_text().splitlines(), Pacs()
+    with Deliveries(folder) as deliveries:
+        rest = deliveries.outstanding([entry_of(*records)], pacs.name)
+        result = deliveries.deliver(pacs, rest, backoff=NOW_OR_NEVER)
+    assert 0 < result.accepted == len(rest) < 300
+    assert sorted(line["path"] for line in lines_of(folder)) == sorted(record.path for record in records)
+    assert len(set(before) & set(pacs.taken)) <= 1
 
 
 @pytest.mark.parametrize("cut", [1, 20, 100])

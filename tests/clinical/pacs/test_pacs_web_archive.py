@@ -42,10 +42,12 @@ class Stocked:
 
 @pytest.fixture(scope="module")
 def stocked(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stocked]:
-    """All samples but the broken ones, put in by Orthanc's own interface."""
-    places = [data_root / "dicom_samples", data_root / "dicom" / "highdicom"]
-    found = [path for place in places for path in sorted(place.rglob("*")) if path.is_file()]
+    """All samples but the broken ones, and others that are compressed, put in by Orthanc's own interface."""
+    samples = [data_root / "dicom_samples", data_root / "dicom" / "highdicom"]
+    found = [path for place in samples for path in sorted(place.rglob("*")) if path.is_file()]
     paths = [path for path in found if "bad" not in path.parts and path.read_bytes()[128:132] == b"DICM"]
+    more = [path for path in sorted((data_root / "dicom").rglob("*.dcm")) if path not in paths]
+    paths += [path for path in more if _header(path).file_meta.TransferSyntaxUID.is_compressed]
     if not paths:
         pytest.skip("no DICOM samples here")
     with Orthanc(tmp_path_factory.mktemp("stocked")) as server:
@@ -65,7 +67,7 @@ def uids_of(studies: list[FoundStudy]) -> set[str]:
     return {instance for study in studies for _, instance in study.instances}
 
 
-@pytest.mark.parametrize("page", [1, 7, 1000])
+@pytest.mark.parametrize("page", [3, 1000])
 def test_every_study_is_found_once_whatever_the_page(stocked: Stocked, page: int) -> None:
     with WebArchive(stocked.server.dicomweb, page=page) as archive:
         studies = list(archive.find(EVERYTHING))
@@ -160,28 +162,21 @@ def test_every_sample_comes_back_as_it_is_stored(stocked: Stocked, tmp_path: Pat
         assert fetched == original
 
 
-def test_compressed_pixels_are_not_touched(stocked: Stocked, data_root: Path, tmp_path: Path) -> None:
-    compressed = [
-        path
-        for path in sorted((data_root / "dicom").rglob("*.dcm"))
-        if _header(path).file_meta.TransferSyntaxUID.is_compressed
-    ]
+def test_compressed_pixels_are_not_touched(stocked: Stocked, tmp_path: Path) -> None:
+    compressed = {
+        uid: header for uid, header in stocked.headers.items() if header.file_meta.TransferSyntaxUID.is_compressed
+    }
     if not compressed:
         pytest.skip("no compressed samples here")
-    inbox, originals = Inbox(tmp_path / "inbox"), {}
-    for path in compressed:
-        with urlopen(Request(f"{stocked.server.url}/instances", data=path.read_bytes()), timeout=30):
-            originals[str(_header(path).SOPInstanceUID)] = dcmread(path)
-    syntaxes = set()
+    inbox, syntaxes = Inbox(tmp_path / "inbox"), set()
     with WebArchive(stocked.server.dicomweb) as archive:
-        for uid, original in originals.items():
+        for uid, header in compressed.items():
             (study,) = archive.find({"SOPInstanceUID": uid}, level="instance")
             (path,) = archive.fetch(study, inbox, backoff=ONCE)
             fetched = dcmread(path)
-            syntaxes.add(str(fetched.file_meta.TransferSyntaxUID))
-            assert fetched.file_meta.TransferSyntaxUID == original.file_meta.TransferSyntaxUID
-            assert fetched.PixelData == original.PixelData
-            assert fetched == original
+            assert fetched.file_meta.TransferSyntaxUID == header.file_meta.TransferSyntaxUID
+            assert fetched.PixelData == dcmread(stocked.files[uid]).PixelData
+            syntaxes.add(fetched.file_meta.TransferSyntaxUID.name)
     assert len(syntaxes) > 3
 
 

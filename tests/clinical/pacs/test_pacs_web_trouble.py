@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import logging
 import socket
 import time
@@ -244,6 +245,25 @@ def test_a_body_without_end(talk: Talk, trouble: Callable[..., PacsError], monke
         error = trouble(talk, server.url)
     assert error.is_lasting
     assert "more than the limit" in str(error)
+
+
+@pytest.mark.parametrize(("size", "is_bomb"), [(1000, False), (64 * MIB, True)])
+def test_a_body_that_comes_gzipped_unasked(
+    size: int, is_bomb: bool, trouble: Callable[..., PacsError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web, "_PAGE_BYTES", MIB)
+    content = gzip.compress(b"[" + b" " * size + b"]")
+
+    def answer(request: Request, handler: BaseHTTPRequestHandler) -> None:
+        assert request.headers["Accept-Encoding"] == "identity"
+        begin(handler, JSON, ("Content-Encoding", "gzip"), ("Content-Length", str(len(content))))
+        handler.wfile.write(content)
+
+    with WebServer(answer) as server:
+        if is_bomb:
+            assert "more than the limit" in str(trouble(ask, server.url))
+        else:
+            assert ask(server.url, Path()) == []
 
 
 @pytest.mark.parametrize("talk", [ask, fetch])
