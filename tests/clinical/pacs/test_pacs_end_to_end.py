@@ -1,0 +1,253 @@
+"""A real PACS sends fifty images of mixed kinds, and gets fifty segmentations back, whatever stops in the middle."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+import pytest
+from typer.testing import CliRunner, Result
+
+import support.pacs_objects
+from msrf_monai.cli.predict import app
+from msrf_monai.clinical.ledger import read_manifest
+from msrf_monai.clinical.pacs.delivery import Sent
+from msrf_monai.clinical.pacs.dimse import StoreDestination
+from msrf_monai.clinical.pacs.retry import Backoff
+from support.clinical_runs import ThresholdPredictor
+from support.orthanc import Orthanc, free_port
+from support.pacs_objects import STAND_IN, accepted_lines, mixed_objects, segmentations, without_meta
+
+pytestmark = [pytest.mark.slow, pytest.mark.realdata]
+
+COUNT = 50
+BUNDLE = "bundles/msrf_net_polyp_segmentation"
+AET = "SEGMENTER"
+
+
+@pytest.fixture
+def images(data_root: Path, tmp_path: Path) -> list[Path]:
+    samples = data_root / "dicom_samples"
+    if not samples.is_dir():
+        pytest.skip("no dicom_samples in MSRF_DATA_DIR")
+    return mixed_objects(samples, tmp_path / "images", COUNT)
+
+
+@pytest.fixture
+def port() -> int:
+    return free_port()
+
+
+@pytest.fixture
+def pacs(tmp_path: Path, port: int) -> Iterator[Orthanc]:
+    with Orthanc(tmp_path / "orthanc", {"segmenter": (AET, port)}) as server:
+        yield server
+
+
+@pytest.fixture
+def service(repository: Path, tmp_path: Path, port: int) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts ``msrf-monai listen`` in a process of its own, and waits until it listens."""
+    running: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str) -> subprocess.Popen[str]:
+        words = ["listen", str(repository / BUNDLE), "--output", str(tmp_path / "out"), "--aet", AET]
+        words += ["--port", str(port), "--settle", "0.5", *arguments]
+        code = f"{STAND_IN}\nimport sys\nfrom msrf_monai.cli.main import main\nsys.argv[1:] = {words!r}\nmain()\n"
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(Path(support.pacs_objects.__file__).parents[1]),
+        }
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+        running.append(process)
+        assert process.stderr is not None
+        assert "listens on 127.0.0.1" in process.stderr.readline()
+        return process
+
+    yield start
+    for process in running:
+        process.kill()
+        process.communicate()
+
+
+def post(server: Orthanc, path: str, content: Any) -> Any:
+    data = content if isinstance(content, bytes) else json.dumps(content).encode()
+    with urlopen(Request(server.url + path, data=data, method="POST"), timeout=120) as answer:
+        return json.loads(answer.read())
+
+
+def fill(server: Orthanc, images: list[Path]) -> list[str]:
+    """Put images into the PACS; returns its own names of them."""
+    return [post(server, "/instances", path.read_bytes())["ID"] for path in images]
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it never came"
+        time.sleep(0.2)
+
+
+def end(process: subprocess.Popen[str]) -> tuple[int, str]:
+    process.send_signal(signal.SIGTERM)
+    said = "".join(process.communicate(timeout=60))
+    return process.returncode, said
+
+
+def results_at(server: Orthanc) -> dict[str, bytes]:
+    return {uid: without_meta(content) for uid, content in server.instances("SEG").items()}
+
+
+def test_fifty_images_go_out_and_fifty_segmentations_come_back(
+    images: list[Path], pacs: Orthanc, tmp_path: Path, service: Callable[..., subprocess.Popen[str]]
+) -> None:
+    names = fill(pacs, images)
+    running = service("--allow", pacs.aet, "--send-to", f"{pacs.aet}@127.0.0.1:{pacs.port}")
+
+    post(pacs, "/modalities/segmenter/store", names[:20])
+    wait_for(lambda: len(accepted_lines(tmp_path / "out")) >= 5)
+    post(pacs, "/modalities/segmenter/store", names[20:])
+    pacs.stop()
+    time.sleep(1.5)
+    pacs.start()
+    wait_for(lambda: len(accepted_lines(tmp_path / "out")) >= COUNT)
+    status, said = end(running)
+
+    entries = read_manifest(tmp_path / "out").entries
+    assert status == 0, said
+    assert [entry.state for entry in entries] == ["done"] * COUNT
+    assert results_at(pacs) == segmentations(tmp_path / "out")
+    assert len(accepted_lines(tmp_path / "out")) == len(set(accepted_lines(tmp_path / "out"))) == COUNT
+    assert len(pacs.get("/instances")) == 2 * COUNT
+    assert not list((tmp_path / "out-received").rglob("*.dcm"))
+    assert "lanted" not in said
+
+
+def test_a_service_killed_in_the_middle_goes_on_with_what_it_has_acknowledged(
+    images: list[Path], pacs: Orthanc, tmp_path: Path, service: Callable[..., subprocess.Popen[str]]
+) -> None:
+    arguments = ("--allow", pacs.aet, "--send-to", f"{pacs.aet}@127.0.0.1:{pacs.port}")
+    names = fill(pacs, images[:20])
+    running = service(*arguments)
+    post(pacs, "/modalities/segmenter/store", names)
+    wait_for(lambda: (tmp_path / "out" / "manifest.jsonl").read_bytes().count(b"\n") > 4)
+    running.kill()
+    running.wait()
+    done_before = len(read_manifest(tmp_path / "out").entries)
+
+    again = service(*arguments)
+    wait_for(lambda: len(set(accepted_lines(tmp_path / "out"))) == 20)
+    status, said = end(again)
+
+    assert status == 0, said
+    assert done_before < 20
+    assert [entry.state for entry in read_manifest(tmp_path / "out").entries] == ["done"] * 20
+    assert results_at(pacs) == segmentations(tmp_path / "out")
+    assert len(pacs.get("/instances")) == 40
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("msrf_monai.clinical.predictor.Predictor.from_bundle", lambda *_: ThresholdPredictor())
+
+
+def predict(repository: Path, output: Path, *arguments: str) -> Result:
+    words = [str(repository / BUNDLE), "--output", str(output), "--outputs", "seg,stats", *arguments]
+    return CliRunner().invoke(app, words)
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_studies_are_fetched_and_results_sent_by_dicomweb(
+    images: list[Path], pacs: Orthanc, tmp_path: Path, repository: Path
+) -> None:
+    fill(pacs, images)
+    web = ("--from-dicomweb", pacs.dicomweb, "--query", "PatientID=PLANTED*", "--to-dicomweb", pacs.dicomweb)
+
+    done = predict(repository, tmp_path / "out", *web, "--json")
+    again = predict(repository, tmp_path / "out", *web, "--json", "--resume")
+
+    said, said_again = json.loads(done.stdout), json.loads(again.stdout)
+    assert (said["done"], said["failed"], said["kept"]) == (COUNT, 0, 0), done.output
+    assert [(each["accepted"], each["waiting"]) for each in said["deliveries"]] == [(COUNT, 0)]
+    assert results_at(pacs) == segmentations(tmp_path / "out")
+    assert len(segmentations(tmp_path / "out")) == COUNT
+    assert not list((tmp_path / "out-received").rglob("*.dcm"))
+    # the studies hold our results by now, and these are not taken for images
+    assert (said_again["done"], said_again["failed"]) == (COUNT, 0)
+    assert [each["accepted"] for each in said_again["deliveries"]] == [0]
+    assert len(pacs.get("/instances")) == 2 * COUNT
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_files_are_predicted_and_results_wait_for_a_server_that_is_away(
+    images: list[Path], pacs: Orthanc, tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("msrf_monai.clinical.pacs.retry.Backoff", lambda: Backoff(give_up_after=0))
+    files = [str(path) for path in images[:3]]
+    target = ("--send-to", f"{pacs.aet}@127.0.0.1:{pacs.port}")
+    pacs.stop()
+
+    away = predict(repository, tmp_path / "out", *files, *target)
+    pacs.start()
+    back = predict(repository, tmp_path / "out", *files, *target, "--resume")
+
+    assert away.exit_code == 3
+    assert "3 waiting" in away.stdout
+    assert "--resume sends them" in away.stdout
+    assert back.exit_code == 0, back.output
+    assert f"C-STORE {pacs.aet}@127.0.0.1:{pacs.port}: 3 sent" in back.stdout
+    assert results_at(pacs) == segmentations(tmp_path / "out")
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_a_study_that_cannot_be_fetched_is_a_line_and_the_others_are_done(
+    images: list[Path], pacs: Orthanc, tmp_path: Path, repository: Path
+) -> None:
+    names = fill(pacs, images[:3])
+    # its file is gone from the store, so that the server lists it and fails to give it
+    uuid = pacs.get(f"/instances/{names[1]}/attachments/dicom/info")["Uuid"]
+    pacs.stop()
+    next((tmp_path / "orthanc" / "store").rglob(uuid)).unlink()
+    pacs.start()
+    web = ("--from-dicomweb", pacs.dicomweb, "--query", "PatientID=PLANTED*")
+
+    done = predict(repository, tmp_path / "out", *web)
+
+    states = sorted((entry.state, entry.code) for entry in read_manifest(tmp_path / "out").entries)
+    assert states == [("done", ""), ("done", ""), ("failed", "not_fetched")], done.output
+    assert done.exit_code == 3
+
+
+def test_answers_of_the_peer_are_told_apart() -> None:
+    # the seam that the end-to-end runs rely on
+    assert StoreDestination.parse("A@h:1").name == "C-STORE A@h:1"
+    assert Sent(Path("x"), is_accepted=True).reason == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--query", "StudyDate=20240101"], "--from-dicomweb URL is missing"),
+        (["in.dcm", "--from-dicomweb", "http://127.0.0.1:1/x", "--query", "StudyDate=1"], "takes the place of INPUT"),
+        (["--from-dicomweb", "http://127.0.0.1:1/x", "--query", "StudyDate"], "expected KEYWORD=VALUE"),
+        (["in.dcm", "--send-to", "nobody"], "AET@"),
+        ([], "give INPUT"),
+    ],
+    ids=["query-alone", "both", "no-value", "no-peer", "nothing"],
+)
+def test_a_wrong_use_is_one_sentence_and_2(repository: Path, tmp_path: Path, arguments: list[str], said: str) -> None:
+    done = predict(repository, tmp_path / "out", *arguments)
+
+    assert done.exit_code == 2
+    assert said in done.stderr
+    assert not (tmp_path / "out" / "manifest.jsonl").exists()
