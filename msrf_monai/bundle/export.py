@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -234,11 +235,17 @@ def _replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hold back MONAI's summary of the arguments, which would print each path at INFO."""
-    logger = logging.getLogger("monai.bundle.scripts")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
+    """Hold back MONAI's summary of the arguments, which would print each path, and what PyTorch tells of its steps.
+
+    PyTorch tells it on stdout, which may be for a program's answer.
+    """
+    held = {"monai.bundle.scripts": logging.WARNING, "torch.onnx": logging.ERROR}
+    before = {name: logging.getLogger(name).level for name in held}
+    for name, level in held.items():
+        logging.getLogger(name).setLevel(level)
     try:
-        yield
+        with redirect_stdout(io.StringIO()):
+            yield
     finally:
-        logger.setLevel(level)
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)

@@ -5,14 +5,14 @@ A backend is a function of a float32 batch ``(B, C, H, W)``; the bundle's own in
 
 from __future__ import annotations
 
-import atexit
 import hashlib
 import logging
-import tempfile
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from msrf_monai.bundle.export import export_onnx
+from msrf_monai.clinical.network_cache import NetworkCache, folder_of_process, folder_of_user
 from msrf_monai.errors import ConfigError, MissingExtraError, StorageError
 from msrf_monai.networks.inference import optimize_for_inference
 from msrf_monai.optional import require
@@ -32,8 +33,14 @@ _log = logging.getLogger(__name__)
 Backend = Literal["eager", "torchscript", "onnxruntime", "openvino", "tensorrt"]
 Network = Callable[[torch.Tensor], Any]
 
-_TOLERANCE = 1e-4
+_TOLERANCE = 1e-3
 _TRACED_SHAPES = 8
+_RUNTIMES: dict[Backend, tuple[str, ...]] = {
+    "openvino": ("openvino",),
+    "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
+}
+"""Distributions that run an exported network; another version of one is another runtime, and compared anew."""
+_TENSORRT = ("onnxruntime-gpu", "tensorrt", "tensorrt-cu12", "tensorrt-cu13")
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,7 @@ class Runnable:
     digest: str
     """Of the weights and the configuration."""
     cache: Path | None = None
-    """Folder of exported networks; None for one that goes with the process."""
+    """Folder of exported networks; None for the user's own, see ``network_cache.folder_of_user``."""
     threads: int | None = None
 
 
@@ -152,42 +159,66 @@ class _Traced:
 def _exported(source: Runnable, backend: Backend) -> Path:
     """Return the ONNX file of a network, exported and compared once and then found in the cache."""
     require("onnx", "export")
-    key = hashlib.sha256(f"{source.digest} {sorted(versions().items())}".encode()).hexdigest()[:32]
-    folder = source.cache or _own_folder()
-    path = folder / f"{key}.onnx"
-    if path.is_file():
-        return path
+    folder = source.cache or folder_of_user()
+    if folder is not None:
+        try:
+            return _cached(source, backend, NetworkCache(folder))
+        except StorageError as error:
+            if source.cache is not None:
+                raise
+            _log.warning("exported networks are not kept: %s", error)
+    return _cached(source, backend, NetworkCache(folder_of_process()))
+
+
+def _cached(source: Runnable, backend: Backend, cache: NetworkCache) -> Path:
+    parts = {**versions(), **_versions_of("onnx", "onnxscript")}
+    key = hashlib.sha256(f"{source.digest} {sorted(parts.items())}".encode()).hexdigest()[:32]
+    runtime = "-".join((backend, *_versions_of(*_RUNTIMES[backend]).values()))
+    found = cache.find(key)
+    if found is not None and cache.is_approved(found, runtime):
+        return found
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as work:
-            state, draft = Path(work) / "state.pt", Path(work) / "network.onnx"
-            torch.save(source.network.state_dict(), state)  # the exporter reads no safetensors
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                export_onnx(
-                    source.bundle,
-                    draft,
-                    checkpoint=state,
-                    config=source.config,
-                    input_shape=list(source.input_shape),
-                    **source.overrides,
-                )
-            _compare(source, _openvino(draft, source) if backend == "openvino" else _onnxruntime(draft, source))
-            draft.replace(path)
+        with cache.exporting() as work:
+            path = cache.find(key)  # another process may have exported it meanwhile
+            if path is None:
+                draft = _export(source, work)
+                _compare(source, _run_on_cpu(backend, draft, source))
+                path = cache.keep(key, draft)
+                _log.info("exported the network as %s", path.name)
+            else:
+                _compare(source, _run_on_cpu(backend, path, source))
+            cache.approve(path, runtime)
     except OSError as error:
-        raise StorageError(f"cannot write the exported network to {folder}: {error.strerror or error}") from error
-    _log.info("exported the network as %s", path.name)
+        raise StorageError(f"cannot write the exported network to {cache.folder}: {error.strerror or error}") from error
     return path
 
 
-_folders: list[tempfile.TemporaryDirectory[str]] = []
+def _export(source: Runnable, work: Path) -> Path:
+    state, draft = work / "state.pt", work / "network.onnx"
+    torch.save(source.network.state_dict(), state)  # the exporter reads no safetensors
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return export_onnx(
+            source.bundle,
+            draft,
+            checkpoint=state,
+            config=source.config,
+            input_shape=list(source.input_shape),
+            **source.overrides,
+        )
 
 
-def _own_folder() -> Path:
-    if not _folders:
-        _folders.append(tempfile.TemporaryDirectory(prefix="msrf-monai-networks-"))
-        atexit.register(_folders[0].cleanup)
-    return Path(_folders[0].name)
+def _versions_of(*distributions: str) -> dict[str, str]:
+    """Return the versions of those distributions that are installed."""
+    found = {}
+    for name in distributions:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def _run_on_cpu(backend: Backend, path: Path, source: Runnable) -> Network:
+    return _openvino(path, source) if backend == "openvino" else _onnxruntime(path, source)
 
 
 def _compare(source: Runnable, other: Network) -> None:
@@ -258,11 +289,15 @@ def _tensorrt(source: Runnable, device: torch.device) -> Network:
         )
     path = _exported(source, "onnxruntime")
     index = device.index or 0
+    # an engine of another version would not load
+    made_by = "-".join(_versions_of(*_TENSORRT).values())
     engines = {
         "device_id": index,
         "trt_fp16_enable": False,
         "trt_engine_cache_enable": True,
-        "trt_engine_cache_path": str(path.parent),
+        "trt_engine_cache_path": str(path.with_name(f"{path.stem}.{made_by}.engines")),
     }
     providers = [("TensorrtExecutionProvider", engines), ("CUDAExecutionProvider", {"device_id": index})]
-    return _onnxruntime(path, source, providers)
+    network = _onnxruntime(path, source, providers)
+    _compare(source, network)
+    return network

@@ -51,7 +51,7 @@ class PredictorOptions:
     overrides: tuple[tuple[str, Any], ...] = ()
     """Config ids of ``inference.json`` and their new values, such as ``("network_def::features", 8)``."""
     cache: Path | None = None
-    """Folder of exported networks, kept from run to run; None for one that goes with the process."""
+    """Folder of exported networks, kept from run to run; None for the user's own, see ``network_cache``."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -34,6 +34,15 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Tiny]:
     return make
 
 
+@pytest.fixture(autouse=True)
+def user_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give the user an empty cache folder, so that no test finds or leaves exported networks in the real one."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    monkeypatch.delenv("MSRF_NETWORK_CACHE", raising=False)
+    return folder
+
+
 @pytest.fixture
 def stock(tmp_path: Path) -> Callable[..., Tiny]:
     """Write a bundle of MONAI's own parts; ``change`` edits its configuration, ``describe`` its metadata."""
