@@ -48,6 +48,9 @@ _PNG_PLAIN = {
     b"cHRM",
     b"bKGD",
 }
+_PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+_PNG_ORIENTED = (b"exif\0", b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")
+"""Keywords of the texts in which programs put EXIF and XMP."""
 
 
 def read_raster(
@@ -174,6 +177,8 @@ def _is_plain_png(data: bytes) -> bool:
         end = position + 12 + length
         if kind not in _PNG_PLAIN or end > len(data):
             return False
+        if kind in _PNG_TEXTS and data.startswith(_PNG_ORIENTED, position + 8):
+            return False  # it may say how to turn the picture
         if zlib.crc32(data[position + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
             return False
         if kind == b"IEND":

@@ -21,6 +21,7 @@ The EXIF orientation is applied, and ``ImageInfo.exif_orientation`` says which i
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,6 +42,10 @@ __all__ = ["RasterPixels", "open_raster", "upright"]
 
 _ORIENTATION, _BITS_PER_SAMPLE = 0x0112, 0x0102
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "PPM", "GIF", "WEBP")
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+_PNG_ORIENTED = (b"exif\0", b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")
+"""Keywords of the texts in which programs put EXIF and XMP."""
 _GREY = ("L", "LA", "La", "I;16", "I;16B", "I;16L", "I;16N", "I", "F", "1")
 
 DType = Literal["uint8", "uint16", "float32"]
@@ -219,7 +224,9 @@ def _read_header(data: bytes, limits: Limits) -> _Header:
     with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
         tags = getattr(image, "tag_v2", None) or {}
         is_deep = data[24] == 16 if image.format == "PNG" else 16 in tuple(tags.get(_BITS_PER_SAMPLE, ()))
-        orientation = image.getexif().get(_ORIENTATION, 1)
+        # Pillow decodes a PNG down to its end to look for an orientation there
+        is_upright = image.format == "PNG" and _is_upright_png(data)
+        orientation = 1 if is_upright else image.getexif().get(_ORIENTATION, 1)
         return _Header(
             str(image.format),
             image.mode,
@@ -228,6 +235,20 @@ def _read_header(data: bytes, limits: Limits) -> _Header:
             image.mode in ("RGBA", "PA", "LA", "La") or "transparency" in image.info,
             (rows, columns),
         )
+
+
+def _is_upright_png(data: bytes) -> bool:
+    """Tell whether a PNG has its end, and no chunk on the way there that may hold an orientation (EXIF or XMP)."""
+    position = len(_PNG_SIGNATURE)
+    while position + 12 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, position)
+        start = position + 8
+        if kind == b"eXIf" or (kind in _PNG_TEXTS and data.startswith(_PNG_ORIENTED, start, start + length)):
+            return False
+        position = start + length + 4
+        if kind == b"IEND":
+            return bool(position <= len(data))
+    return False
 
 
 def _has_second_page(image: Image.Image) -> bool:

@@ -125,6 +125,50 @@ def test_the_exif_orientation_is_applied_and_recorded(tmp_path: Path, orientatio
     assert (case.info.rows, case.info.columns) == ((6, 8) if orientation < 5 else (8, 6))
 
 
+def oriented_text(way: str) -> bytes:
+    """Return a text chunk that says that the picture is to be turned by a quarter."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    profile = f"\nexif\n{len(exif.tobytes())}\n{exif.tobytes().hex()}".encode()
+    content = {
+        "tEXt": b"tEXtRaw profile type exif\0" + profile,
+        "zTXt": b"zTXtRaw profile type exif\0\0" + zlib.compress(profile),
+        "iTXt": b'iTXtXML:com.adobe.xmp\0\0\0\0\0<x tiff:Orientation="6"/>',
+        "exif": b"tEXtexif\0" + exif.tobytes(),
+    }[way]
+    return struct.pack(">I", len(content) - 4) + content + struct.pack(">I", zlib.crc32(content))
+
+
+@pytest.mark.parametrize("way", ["tEXt", "zTXt", "iTXt", "exif"])
+@pytest.mark.parametrize("is_behind", [False, True], ids=["before", "behind"])
+def test_an_orientation_in_a_png_text_is_applied_too(tmp_path: Path, way: str, is_behind: bool) -> None:
+    path = saved(RGB, tmp_path)
+    data = path.read_bytes()
+    place = len(data) - 12 if is_behind else 33
+    path.write_bytes(data[:place] + oriented_text(way) + data[place:])
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(path)))
+    assert expected.shape == (8, 6, 3)
+
+    case = open_case(path)
+
+    assert (case.info.exif_orientation, case.info.rows, case.info.columns) == (6, 8, 6)
+    assert np.array_equal(case.frame(), expected)
+
+
+def test_other_texts_in_a_png_turn_nothing(tmp_path: Path) -> None:
+    path = saved(RGB, tmp_path)
+    data = path.read_bytes()
+    content = b"tEXtComment\0Raw profile type exif"
+    path.write_bytes(
+        data[:33] + struct.pack(">I", len(content) - 4) + content + struct.pack(">I", zlib.crc32(content)) + data[33:]
+    )
+
+    case = open_case(path)
+
+    assert case.info.exif_orientation == 1
+    assert np.array_equal(case.frame(), RGB)
+
+
 def test_jpeg_pixels_are_those_of_pillow_and_lossy(tmp_path: Path) -> None:
     path = saved(pattern(40, 48, samples=3), tmp_path, "jpg", quality=80)
     case = open_case(path)
