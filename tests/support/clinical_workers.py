@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -49,6 +50,8 @@ class StubPredictor(ThresholdPredictor):
             os.abort()
         if case.info.rows == self.behaviour.get("die_rows"):
             os.kill(os.getpid(), signal.SIGKILL)
+        if case.info.rows == self.behaviour.get("raises_rows"):
+            raise RuntimeError(str(case.sources[0]))
         time.sleep(self.behaviour.get("seconds", 0.0))
 
 
@@ -57,8 +60,9 @@ def stub_bundle(folder: Path, **behaviour: Any) -> Path:
 
     Args:
         folder: made when missing.
-        behaviour: ``abort_rows`` and ``die_rows``: height of a picture that brings the process down; ``seconds`` for
-            each picture; ``digest`` of the model; ``fails`` or ``dies`` while it is loaded.
+        behaviour: ``abort_rows`` and ``die_rows``: height of a picture that brings the process down; ``raises_rows``:
+            of one that fails; ``seconds`` for each picture; ``digest`` of the model; ``fails`` or ``dies`` while it is
+            loaded; ``full_after``: so many times the disk can be synced; ``unsynced``: it is not waited for.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "stub.json").write_text(json.dumps(behaviour))
@@ -80,7 +84,22 @@ def load(bundle: Path, settings: Any, **more: Any) -> StubPredictor:
         raise getattr(errors, behaviour["fails"][0], RuntimeError)(behaviour["fails"][1])
     if behaviour.get("dies"):
         os._exit(7)
+    if "full_after" in behaviour:
+        os.fsync = _full_disk(behaviour["full_after"])
+    if behaviour.get("unsynced"):
+        os.fsync = lambda descriptor: None
     return StubPredictor(**behaviour)
+
+
+def _full_disk(most: int) -> Any:
+    sync, calls = os.fsync, iter(range(most))
+
+    def call(descriptor: int) -> None:
+        if next(calls, None) is None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        sync(descriptor)
+
+    return call
 
 
 def main() -> None:
@@ -108,10 +127,23 @@ def peak_kilobytes(process: int) -> int:
     return int(line.split()[1])
 
 
+class _Peaks:
+    """Notes at the end of a run how much memory this process and its workers have had."""
+
+    def begin(self, inputs: int, frames: int) -> None:
+        self.left = inputs
+
+    def ended(self, entry: Any, frames: int, is_new: bool) -> None:
+        self.left -= 1
+        if self.left == 0:
+            self.found = {"run": peak_kilobytes(os.getpid()), "workers": list(map(peak_kilobytes, children()))}
+
+
 if __name__ == "__main__":
-    # a run by itself, to be killed: BUNDLE INPUTS OUTPUT JSON
+    # a run by itself, to be killed or measured: BUNDLE INPUTS OUTPUT JSON
     from msrf_monai.clinical.pipeline import predict
 
     use_stubs()
-    done = predict(sys.argv[1], sys.argv[2], sys.argv[3], **json.loads(sys.argv[4]))
-    print(json.dumps(vars(done)))
+    peaks = _Peaks()
+    done = predict(sys.argv[1], sys.argv[2], sys.argv[3], observer=peaks, **json.loads(sys.argv[4]))
+    print(json.dumps({**vars(done), **peaks.found}))

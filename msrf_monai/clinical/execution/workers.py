@@ -289,10 +289,10 @@ class WorkersRun:
                         self._hear(work, worker, message)
         except BaseException:
             pool.kill()
+            self._clean()
             raise
-        finally:
-            if self._deaths:
-                self._clean()
+        if self._deaths:
+            self._clean()
         return self._recorder.kept
 
     def _hand_out(self, work: Dispatch) -> None:
@@ -340,10 +340,9 @@ class WorkersRun:
         work.finished(planned.folder)
 
     def _clean(self) -> None:
-        """Remove what workers that died had not finished; what others have in work is left alone."""
-        if not any(worker.in_work for worker in self._pool.workers):
-            with suppress(OSError):
-                self._results.clean()
+        """Remove what workers that died had not finished; nobody has anything in work now."""
+        with suppress(OSError):
+            self._results.clean()
 
 
 def _stopped(message: Message) -> MsrfError:
