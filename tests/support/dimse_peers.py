@@ -11,6 +11,7 @@ import logging
 import os
 import resource
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -89,12 +90,15 @@ class Client:
     """A pynetdicom association that sends bytes as they are, well-formed or not."""
 
     def __init__(self, port: int, contexts: list[tuple[str, str]], *, aet: str = "CLIENT", **options: Any) -> None:
-        from pynetdicom import AE, build_context
+        from pynetdicom import AE, build_context, evt
 
         entity = AE(aet)
         entity.dimse_timeout = entity.acse_timeout = entity.network_timeout = 20
         proposed = [build_context(sop_class, syntax) for sop_class, syntax in contexts]
-        self.association = entity.associate("127.0.0.1", port, proposed, ae_title="MSRF_MONAI", **options)
+        handlers = [(evt.EVT_CONN_OPEN, _send_at_once)]
+        self.association = entity.associate(
+            "127.0.0.1", port, proposed, ae_title="MSRF_MONAI", evt_handlers=handlers, **options
+        )
 
     @classmethod
     def of_files(cls, port: int, paths: list[Path], **options: Any) -> Client:
@@ -139,6 +143,10 @@ class Client:
             self.association.release()
         else:
             self.association.kill()
+
+
+def _send_at_once(event: Any) -> None:
+    event.assoc.dul.socket.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 @cache

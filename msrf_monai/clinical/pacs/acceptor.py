@@ -87,6 +87,7 @@ class _Handler(RequestHandler):
     def _create_association(self) -> Any:
         server: Any = self.server
         self.request.settimeout(server.timeout_s)
+        self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         server.sockets.add(self.request)
         association: Any = super()._create_association()
         association.dimse = _Provider(association, server.make_spool)

@@ -168,13 +168,19 @@ class StoreDestination:
         entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = self._timeout
         entity.connection_timeout = self._timeout
         connected = threading.Event()
+
+        def at_connection(event: Any) -> None:
+            # an object goes in two writes, and the second must not wait for the first one's acknowledgement (40 ms)
+            event.assoc.dul.socket.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connected.set()
+
         try:
             association = entity.associate(
                 self._host,
                 self._port,
                 [pynetdicom.build_context(sop_class, syntax) for sop_class, syntax in contexts],
                 ae_title=self._aet,
-                evt_handlers=[(pynetdicom.evt.EVT_CONN_OPEN, lambda event: connected.set())],
+                evt_handlers=[(pynetdicom.evt.EVT_CONN_OPEN, at_connection)],
             )
         except socket.gaierror as error:
             raise PacsError(
