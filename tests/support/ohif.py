@@ -1,0 +1,224 @@
+"""OHIF in headless Chromium, with an archive on loopback behind it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+__all__ = ["Ohif", "Page", "View"]
+
+_VERSION = "3.12.10"
+_SCRIPT = Path(__file__).with_name("ohif_shot.js")
+_ARCHIVE = "/dicom-web"
+_WINDOW = (1440, 900)
+_HOW = {
+    "OHIF_DIST": (
+        f"npm pack @ohif/app@{_VERSION} && tar xf ohif-app-{_VERSION}.tgz && export OHIF_DIST=$PWD/package/dist"
+    ),
+    "NODE_PATH": "npm i playwright-core && export NODE_PATH=$PWD/node_modules",
+    "chromium": "apt-get install chromium, or export CHROMIUM=/path/to/another",
+    "node": "apt-get install nodejs npm",
+}
+"""How to get what is missing."""
+
+
+@dataclass(frozen=True)
+class View:
+    """One image in the viewport, without its segmentation and with it.
+
+    Attributes:
+        plain: without it, ``(H, W, 3)``.
+        painted: with it.
+        corners: ``(x, y)`` on both, in pixels, of the middles of the image's first pixel, of the last one of its first
+            row and of the first one of its last row, as the viewer says.
+        image: SOP instance UID.
+    """
+
+    plain: npt.NDArray[np.uint8]
+    painted: npt.NDArray[np.uint8]
+    corners: tuple[tuple[float, float], ...]
+    image: str
+
+
+@dataclass(frozen=True)
+class Page:
+    """What OHIF showed of a study.
+
+    Attributes:
+        views: one for each image that was asked for.
+        segments: what the panel lists as segments.
+        problems: errors that the page logged or raised.
+    """
+
+    views: tuple[View, ...]
+    segments: tuple[str, ...]
+    problems: tuple[str, ...]
+
+
+class Ohif:
+    """Serves the viewer on loopback; skips the test when something for it is missing.
+
+    Args:
+        dicomweb: address of the archive behind it.
+    """
+
+    def __init__(self, dicomweb: str) -> None:
+        self._node, self._chromium = _program("node", "NODE"), _program("chromium", "CHROMIUM")
+        self._modules = _needed("NODE_PATH", "playwright-core")
+        handler = partial(_Handler, dicomweb, directory=str(_needed("OHIF_DIST", "index.html")))
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+
+    def __enter__(self) -> Ohif:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def show(self, study: str, folder: Path, images: Sequence[str] = ("",)) -> Page:
+        """Open a study, load its only segmentation and take pictures.
+
+        Args:
+            study: its UID.
+            folder: takes ``screen0.png`` (the whole window), ``plain0.png`` and ``painted0.png`` of the first image, …
+            images: SOP instance UIDs of what to look at; an empty one is the image that OHIF chose itself.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        job = {
+            "address": f"http://127.0.0.1:{self._server.server_address[1]}/viewer?StudyInstanceUIDs={study}",
+            "chromium": self._chromium,
+            "is_root": os.geteuid() == 0,
+            "folder": str(folder),
+            "images": list(images),
+            "width": _WINDOW[0],
+            "height": _WINDOW[1],
+        }
+        environment = {**os.environ, "NODE_PATH": str(self._modules)}
+        command = [self._node, str(_SCRIPT)]
+        done = subprocess.run(
+            command, input=json.dumps(job), env=environment, capture_output=True, text=True, timeout=600
+        )
+        if done.returncode != 0:
+            pytest.fail(f"OHIF did not show the study: {done.stderr[-3000:]}")
+        found = json.loads(done.stdout)
+        views = tuple(_view(folder, number, seen) for number, seen in enumerate(found["views"]))
+        return Page(views, tuple(found["segments"]), tuple(found["problems"]))
+
+
+class _Handler(SimpleHTTPRequestHandler):
+    """Gives the viewer's files, its settings, and what the archive behind it answers."""
+
+    def __init__(self, dicomweb: str, *args: Any, **options: Any) -> None:
+        self._dicomweb = dicomweb
+        super().__init__(*args, **options)
+
+    def do_GET(self) -> None:
+        place = self.path.partition("?")[0]
+        if place == "/app-config.js":
+            self._answer(200, "application/javascript", _settings())
+        elif place.startswith(f"{_ARCHIVE}/"):
+            self._fetch(self.path.removeprefix(_ARCHIVE))
+        else:
+            if not Path(self.translate_path(place)).is_file():
+                self.path = "/index.html"  # the viewer's own addresses are told apart inside it
+            super().do_GET()
+
+    def _fetch(self, place: str) -> None:
+        request = Request(self._dicomweb + place, headers={"Accept": self.headers.get("Accept", "*/*")})
+        try:
+            with urlopen(request, timeout=60) as answer:
+                self._answer(answer.status, answer.headers.get("Content-Type", ""), answer.read())
+        except HTTPError as error:
+            self._answer(error.code, error.headers.get("Content-Type", ""), error.read())
+
+    def _answer(self, code: int, kind: str, body: bytes) -> None:
+        self.send_response(code)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def end_headers(self) -> None:
+        # Browsers share memory between threads, which the viewer's decoders need, only with pages isolated like this.
+        self.send_header("Cross-Origin-Opener-Policy", "same-origin")
+        self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
+        super().end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
+
+
+def _settings() -> bytes:
+    archive = {
+        "friendlyName": "archive",
+        "name": "archive",
+        **dict.fromkeys(("wadoUriRoot", "qidoRoot", "wadoRoot"), _ARCHIVE),
+        "qidoSupportsIncludeField": False,
+        "imageRendering": "wadors",
+        "thumbnailRendering": "wadors",
+        "enableStudyLazyLoad": True,
+        "omitQuotationForMultipartRequest": True,
+        "bulkDataURI": {"enabled": True},
+    }
+    module = "@ohif/extension-default.dataSourcesModule.dicomweb"
+    settings = {
+        "routerBasename": "/",
+        "extensions": [],
+        "modes": [],
+        "showStudyList": True,
+        "maxNumberOfWebWorkers": 1,
+        "showCPUFallbackMessage": False,
+        "investigationalUseDialog": {"option": "never"},
+        "defaultDataSourceName": "archive",
+        "dataSources": [{"namespace": module, "sourceName": "archive", "configuration": archive}],
+    }
+    return f"window.config = {json.dumps(settings)};".encode()
+
+
+def _needed(variable: str, content: str) -> Path:
+    """Return the first folder of an environment variable that holds ``content``, or skip."""
+    for name in filter(None, os.environ.get(variable, "").split(os.pathsep)):
+        if (Path(name) / content).exists():
+            return Path(name).resolve()
+    pytest.skip(f"no folder with {content} in {variable}: {_HOW[variable]}")
+
+
+def _program(name: str, variable: str) -> str:
+    found = shutil.which(os.environ.get(variable) or name)
+    return found or pytest.skip(f"no program {name}: {_HOW[name]}")
+
+
+def _view(folder: Path, number: int, seen: Mapping[str, Any]) -> View:
+    return View(
+        _pixels(folder / f"plain{number}.png"),
+        _pixels(folder / f"painted{number}.png"),
+        tuple((float(x), float(y)) for x, y in seen["corners"]),
+        seen["image"],
+    )
+
+
+def _pixels(path: Path) -> npt.NDArray[np.uint8]:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
