@@ -9,6 +9,7 @@ import random
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 
 import pytest
 from pydicom import dcmread
-from pynetdicom.pdu_primitives import UserIdentityNegotiation
+from pynetdicom.pdu_primitives import P_DATA, UserIdentityNegotiation
 
 from msrf_monai.clinical.naming import short_hash
 from msrf_monai.clinical.pacs.inbox import Inbox
@@ -235,6 +236,46 @@ def test_a_peer_that_stalls_or_boasts_is_cut_off(sent: bytes, listener: Listener
     assert echo(listener.port) == 0
 
 
+@pytest.mark.parametrize(
+    "fragments",
+    [[b"\x03garbage"], [b"\x03"], [b"\x01" + b"\0" * 10_000] * 3, [b"\x03" + b"\0\0\0\x01\x02\0\0\0\x77\x77"]],
+    ids=["noise", "nothing", "endless", "unknown"],
+)
+def test_a_malformed_command_ends_the_association(fragments: list[bytes], listener: Listener) -> None:
+    with Client(listener.port, [(SECONDARY, EXPLICIT)]) as client:
+        for fragment in fragments:
+            message = P_DATA()
+            message.presentation_data_value_list.append([1, fragment])
+            client.association.dul.send_pdu(message)
+        assert ended(client)
+    assert echo(listener.port) == 0
+
+
+def test_a_peer_that_waits_for_no_answer_is_cut_off(
+    listener: Listener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_sync = threading.Event()
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (may_sync.wait(30), fsync(descriptor)))
+    content = data_set(made(1)[1])
+    with Client(listener.port, [(SECONDARY, EXPLICIT)]) as client:
+        client.association.dimse_timeout = 0.01
+        for _ in range(12):
+            client.send(SECONDARY, "2.25.9001", content)
+        assert ended(client)
+        may_sync.set()
+    assert echo(listener.port) == 0
+
+
+def ended(client: Client) -> bool:
+    """Wait until an association was aborted; False when it was not."""
+    for _ in range(1000):
+        if client.association.is_aborted:
+            return True
+        time.sleep(0.01)
+    return False
+
+
 @pytest.mark.parametrize("listener", [{"timeout_s": 5.0}], indirect=True, ids=["5-s"])
 def test_garbled_conversations_end_only_themselves(
     listener: Listener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -243,7 +284,7 @@ def test_garbled_conversations_end_only_themselves(
     monkeypatch.setattr(threading, "excepthook", uncaught.append)
     talk = _recorded_talk(listener.port, sample("CT_small.dcm"))
     generator = random.Random(6)
-    for _ in range(120):
+    for _ in range(80):
         garbled = bytearray(talk)
         for _ in range(generator.choice([1, 2, 5, 30])):
             garbled[generator.randrange(generator.choice([50, 300, 900, len(talk)]))] = generator.randrange(256)
