@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msrf_monai.clinical.pacs.retry import Backoff
 from msrf_monai.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from msrf_monai.clinical.pipeline import PredictionRun
     from msrf_monai.clinical.run_options import RunResult
 
-__all__ = ["Archive", "Outward", "delivery_lines", "predict_from", "query_of", "received_folder"]
+__all__ = ["PATIENCE", "Archive", "Outward", "delivery_lines", "predict_from", "query_of", "received_folder"]
 
-_TOKEN = "MSRF_DICOMWEB_TOKEN"  # noqa: S105 (the name of a variable)
+PATIENCE = Backoff()
+"""How long a run waits for a PACS that is away."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,7 @@ class Outward:
             found: list[Destination] = [
                 StoreDestination.parse(each, calling_aet=self.calling_aet) for each in self.send_to
             ]
-            found += [
-                stack.enter_context(StowDestination(url, token=os.environ.get(_TOKEN), verify=self.ca_file))
-                for url in self.to_dicomweb
-            ]
+            found += [stack.enter_context(StowDestination(url, verify=self.ca_file)) for url in self.to_dicomweb]
             yield found
 
 
@@ -102,19 +100,18 @@ def predict_from(
         How many inputs are done, failed, flagged and skipped.
     """
     from msrf_monai.clinical.pacs.fetching import predict_archive
-    from msrf_monai.clinical.pacs.retry import Backoff
     from msrf_monai.clinical.pacs.service import Service, ServiceOptions, open_inbox
     from msrf_monai.clinical.pacs.web import WebArchive
 
     options = ServiceOptions(settle=0.0, keep_received=archive.keep_received)
     with (
-        WebArchive(archive.url, token=os.environ.get(_TOKEN), verify=outward.ca_file) as web,
+        WebArchive(archive.url, verify=outward.ca_file) as web,
         open_inbox(archive.received) as inbox,
     ):
         service = Service(run, inbox, courier, options, stop=stop)
         try:
             return predict_archive(
-                web, archive.query, run=run, service=service, inbox=inbox, backoff=Backoff(), stop=stop
+                web, archive.query, run=run, service=service, inbox=inbox, backoff=PATIENCE, stop=stop
             )
         except BaseException:
             stop.set()  # the thread that fetches must not go on trying

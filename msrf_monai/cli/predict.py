@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from msrf_monai.cli import pacs
 from msrf_monai.cli.pacs import Archive, Outward, delivery_lines, predict_from, query_of, received_folder
 from msrf_monai.cli.predict_options import (
     Backend,
@@ -163,7 +164,6 @@ def _archive(
 
 
 def _run(job: _Job) -> int:
-    from msrf_monai.clinical.pacs.retry import Backoff
     from msrf_monai.clinical.pacs.service import courier_of
     from msrf_monai.clinical.pipeline import PredictionRun
     from msrf_monai.clinical.run_options import RunOptions
@@ -173,7 +173,7 @@ def _run(job: _Job) -> int:
         watch = Watch(bar, quiet=job.quiet, is_endless=job.archive is not None)
         with (
             PredictionRun(job.bundle, job.output, RunOptions(**job.options), observer=watch) as run,
-            courier_of(run, destinations, Backoff(), stop) as courier,
+            courier_of(run, destinations, pacs.PATIENCE, stop) as courier,
         ):
             if job.archive is None:
                 result = run.do(job.inputs).counted

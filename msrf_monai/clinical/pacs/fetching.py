@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from msrf_monai.clinical.execution.overlap import ahead_of
@@ -22,7 +22,11 @@ from msrf_monai.errors import InputError, PacsError
 __all__ = ["predict_archive"]
 
 _OBJECTS = 64
-"""Objects that are fetched before they are predicted together, while the next ones are being fetched."""
+"""Objects that are predicted together, and studies that are fetched ahead meanwhile."""
+_AT_FIRST = 20.0
+"""Seconds to wait for an archive that does not answer the query."""
+_ATTEMPTS = 3
+"""At one study, while the archive answers otherwise."""
 
 
 def predict_archive(
@@ -56,64 +60,71 @@ def predict_archive(
         PacsError: when the archive cannot be asked, or has been away for too long.
         StorageError: when the disk takes nothing more.
     """
-    studies = persistent(lambda: list(archive.find(query)), backoff, stop=stop)
+    # somebody may be watching who has mistyped the address
+    first = replace(backoff, give_up_after=min(backoff.give_up_after, _AT_FIRST))
+    studies = persistent(lambda: archive.studies(query), first, stop=stop)
     if not studies:
         raise InputError(f"no study was found at {archive.name}; check the query, or ask with fewer conditions")
     run.begin()
     with FetchedStudies(run.folder) as fetched:
-        job = _Job(run, service, fetched, _Fetch(archive, inbox, backoff, stop))
-        return job.do(studies)
+        fetch = _Fetch(archive, inbox, _is_done(run, fetched), backoff, stop)
+        return _Job(run, service, fetched).do(studies, fetch)
 
 
 @dataclass(frozen=True)
 class _Fetched:
-    study: FoundStudy
-    folder: Path | None
+    uid: str
+    study: FoundStudy | None = None
+    """None when it cannot be fetched."""
+    folder: Path | None = None
+    """Of the inbox; None when there is nothing to do."""
     why: str = ""
     """Why it could not be fetched."""
 
 
 class _Job:
-    """Predicts studies that are not done yet, a group at a time, while the next group is being fetched."""
+    """Predicts studies, several at a time, while the next ones are being fetched."""
 
-    def __init__(self, run: PredictionRun, service: Service, fetched: FetchedStudies, fetch: _Fetch) -> None:
+    def __init__(self, run: PredictionRun, service: Service, fetched: FetchedStudies) -> None:
         self._run = run
         self._service = service
         self._fetched = fetched
-        self._fetch = fetch
         self._folders: list[str] = []
         self._kept = 0
 
-    def do(self, studies: Sequence[FoundStudy]) -> RunResult:
-        new = [study for study in studies if not self._is_done(study)]
+    def do(self, studies: Sequence[str], fetch: Callable[[str], _Fetched]) -> RunResult:
+        at_hand: list[_Fetched] = []
         with (
             ThreadPoolExecutor(1, "fetcher") as fetcher,
-            closing(ahead_of(fetcher, self._fetch, _grouped(new), 2)) as groups,
+            closing(ahead_of(fetcher, fetch, studies, _OBJECTS)) as incoming,
         ):
-            for group in groups:
-                self._work(group)
+            for each in incoming:
+                if each.study is None:
+                    self._folders.append(self._run.note_absent(each.uid, "not_fetched", each.why).folder)
+                elif each.folder is None:
+                    self._keep(each.study)
+                else:
+                    at_hand.append(each)
+                if sum(len(one.study.instances) for one in at_hand if one.study) >= _OBJECTS:
+                    self._work(at_hand)
+                    at_hand = []
+            self._work(at_hand)
         return RunResult.of((self._run.entries[folder] for folder in dict.fromkeys(self._folders)), self._kept)
 
-    def _is_done(self, study: FoundStudy) -> bool:
-        folders = self._fetched.folders(_uids(study))
-        if folders is None or not all(self._run.holds(folder) for folder in folders):
-            return False
+    def _keep(self, study: FoundStudy) -> None:
+        folders = self._fetched.folders(_uids(study)) or []
         self._folders += folders
         self._kept += len(folders)
-        return True
 
-    def _work(self, group: Sequence[_Fetched]) -> None:
-        for each in group:
-            if each.folder is None:
-                self._folders.append(self._run.note_absent(each.study.study_uid, "not_fetched", each.why).folder)
-        at_hand = {each.folder: each.study for each in group if each.folder is not None}
-        if not at_hand:
+    def _work(self, at_hand: Sequence[_Fetched]) -> None:
+        studies = {each.folder: each.study for each in at_hand if each.folder is not None and each.study is not None}
+        if not studies:
             return
-        batch = self._service.work(list(at_hand))
+        batch = self._service.work(list(studies))
         results: dict[Path, list[str]] = {}
         for entry, paths in zip(batch.entries, batch.sources, strict=True):
             results.setdefault(Path(paths[0]).parent, []).append(entry.folder)
-        for folder, study in at_hand.items():
+        for folder, study in studies.items():
             self._run.note_present(study.study_uid)
             self._fetched.add(_uids(study), results.get(folder, []))
         self._folders += [entry.folder for entry in batch.entries]
@@ -121,40 +132,55 @@ class _Job:
 
 
 class _Fetch:
-    """Fetches a group of studies; in a thread of its own."""
+    """Fetches a study that is not done yet; in a thread of its own."""
 
-    def __init__(self, archive: WebArchive, inbox: Inbox, backoff: Backoff, stop: threading.Event) -> None:
+    def __init__(
+        self,
+        archive: WebArchive,
+        inbox: Inbox,
+        is_done: Callable[[FoundStudy], bool],
+        backoff: Backoff,
+        stop: threading.Event,
+    ) -> None:
         self._archive = archive
         self._inbox = inbox
+        self._is_done = is_done
         self._backoff = backoff
         self._stop = stop
 
-    def __call__(self, studies: Iterable[FoundStudy]) -> list[_Fetched]:
-        return [self._one(study) for study in studies]
+    def __call__(self, uid: str) -> _Fetched:
+        """Return what has become of it; raises ``PacsError`` when the archive is away for too long."""
+        why = ""
+        for attempt in range(_ATTEMPTS):
+            try:
+                return self._once(uid)
+            except PacsError as error:
+                why = str(error)
+                if error.is_lasting:
+                    break
+            # is it this study, or the whole archive? The latter is waited for
+            persistent(self._archive.check_alive, self._backoff, stop=self._stop)
+            if self._stop.wait(attempt):
+                break
+        return _Fetched(uid, why=why)
 
-    def _one(self, study: FoundStudy) -> _Fetched:
-        try:
-            files = self._archive.fetch(study, self._inbox, backoff=self._backoff, stop=self._stop)
-        except PacsError as error:
-            if not error.is_lasting:
-                # is it this study, or is the archive away? The latter is raised here
-                next(self._archive.find({"StudyInstanceUID": study.study_uid}), None)
-            return _Fetched(study, None, str(error))
-        if not files:
-            return _Fetched(study, None, "the archive gave no object of this study")
-        return _Fetched(study, files[0].parent)
+    def _once(self, uid: str) -> _Fetched:
+        study = self._archive.objects_of(uid)
+        if not study.instances:
+            return _Fetched(uid, why="the archive lists no object of this study")
+        if self._is_done(study):
+            return _Fetched(uid, study)
+        files = self._archive.fetch(study, self._inbox, backoff=Backoff(give_up_after=0), stop=self._stop)
+        return _Fetched(uid, study, files[0].parent)
+
+
+def _is_done(run: PredictionRun, fetched: FetchedStudies) -> Callable[[FoundStudy], bool]:
+    def is_done(study: FoundStudy) -> bool:
+        folders = fetched.folders(_uids(study))
+        return folders is not None and all(run.holds(folder) for folder in folders)
+
+    return is_done
 
 
 def _uids(study: FoundStudy) -> list[str]:
     return [study.study_uid, *(instance for _, instance in study.instances)]
-
-
-def _grouped(studies: Iterable[FoundStudy]) -> Iterator[list[FoundStudy]]:
-    group: list[FoundStudy] = []
-    for study in studies:
-        group.append(study)
-        if sum(len(each.instances) for each in group) >= _OBJECTS:
-            yield group
-            group = []
-    if group:
-        yield group

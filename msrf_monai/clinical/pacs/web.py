@@ -30,6 +30,7 @@ __all__ = ["FoundStudy", "QueryLevel", "StowDestination", "WebArchive"]
 QueryLevel = Literal["study", "series", "instance"]
 """What a query is about."""
 
+_NO_STUDY = "2.25.0"
 _STUDY, _SERIES, _INSTANCE = "0020000D", "0020000E", "00080018"
 _MATCHED: dict[str, tuple[str, ...]] = {
     "study": (_STUDY,),
@@ -122,6 +123,18 @@ class WebArchive(Closing):
         """
         check_choice("level", level, QueryLevel)
         return self._found(conditions_of(query), level)
+
+    def studies(self, query: Mapping[str, str]) -> list[str]:
+        """Return the study instance UIDs of all studies that match a query; see ``find`` for it and for the errors."""
+        return [study for (study,) in self._pages(_PATHS["study"], conditions_of(query), (_STUDY,))]
+
+    def objects_of(self, study: str) -> FoundStudy:
+        """List the objects of a study; raises ``PacsError`` as ``find`` does."""
+        return FoundStudy(study, tuple(self._listed(study, ())))
+
+    def check_alive(self) -> None:
+        """Ask for a study that no archive has; raises ``PacsError`` when that gets no sensible answer."""
+        self.studies({"StudyInstanceUID": _NO_STUDY})
 
     def _found(self, conditions: Sequence[tuple[str, str]], level: str) -> Iterator[FoundStudy]:
         matches: dict[str, list[tuple[str, ...]]] = {}

@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
+import pydicom
 import pytest
 from typer.testing import CliRunner, Result
 
 import support.pacs_objects
 from msrf_monai.cli.predict import app
 from msrf_monai.clinical.ledger import read_manifest
-from msrf_monai.clinical.pacs.delivery import Sent
-from msrf_monai.clinical.pacs.dimse import StoreDestination
 from msrf_monai.clinical.pacs.retry import Backoff
+from msrf_monai.clinical.pacs.web import FoundStudy, WebArchive
+from msrf_monai.errors import PacsError
 from support.clinical_runs import ThresholdPredictor
 from support.orthanc import Orthanc, free_port
 from support.pacs_objects import STAND_IN, accepted_lines, mixed_objects, segmentations, without_meta
@@ -192,7 +193,7 @@ def test_studies_are_fetched_and_results_sent_by_dicomweb(
 def test_files_are_predicted_and_results_wait_for_a_server_that_is_away(
     images: list[Path], pacs: Orthanc, tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("msrf_monai.clinical.pacs.retry.Backoff", lambda: Backoff(give_up_after=0))
+    monkeypatch.setattr("msrf_monai.cli.pacs.PATIENCE", Backoff(give_up_after=0))
     files = [str(path) for path in images[:3]]
     target = ("--send-to", f"{pacs.aet}@127.0.0.1:{pacs.port}")
     pacs.stop()
@@ -210,28 +211,57 @@ def test_files_are_predicted_and_results_wait_for_a_server_that_is_away(
 
 
 @pytest.mark.usefixtures("stand_in")
-def test_a_study_that_cannot_be_fetched_is_a_line_and_the_others_are_done(
-    images: list[Path], pacs: Orthanc, tmp_path: Path, repository: Path
+def test_a_study_that_cannot_be_fetched_is_a_line_until_it_can(
+    images: list[Path], pacs: Orthanc, tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = fill(pacs, images[:3])
-    # its file is gone from the store, so that the server lists it and fails to give it
-    uuid = pacs.get(f"/instances/{names[1]}/attachments/dicom/info")["Uuid"]
-    pacs.stop()
-    next((tmp_path / "orthanc" / "store").rglob(uuid)).unlink()
-    pacs.start()
+    fill(pacs, images[:3])
+    fetch = WebArchive.fetch
+    spoilt = str(pydicom.dcmread(images[1]).StudyInstanceUID)
+
+    def fail(self: WebArchive, study: FoundStudy, *given: Any, **named: Any) -> list[Path]:
+        if study.study_uid == spoilt:
+            raise PacsError("the server broke off")
+        return fetch(self, study, *given, **named)
+
     web = ("--from-dicomweb", pacs.dicomweb, "--query", "PatientID=PLANTED*")
-
-    done = predict(repository, tmp_path / "out", *web)
-
+    with monkeypatch.context() as patch:
+        patch.setattr(WebArchive, "fetch", fail)
+        done = predict(repository, tmp_path / "out", *web)
     states = sorted((entry.state, entry.code) for entry in read_manifest(tmp_path / "out").entries)
+    again = predict(repository, tmp_path / "out", *web, "--resume")
+
     assert states == [("done", ""), ("done", ""), ("failed", "not_fetched")], done.output
     assert done.exit_code == 3
+    assert "the server broke off" in done.stderr
+    assert again.exit_code == 0, again.output
+    assert "3 done, 0 failed, 0 skipped (2 of them before)" in again.stdout
+    absent = [entry for entry in read_manifest(tmp_path / "out").entries if entry.folder.startswith("absent-")]
+    assert [(entry.state, entry.code) for entry in absent] == [("skipped", "superseded")]
 
 
-def test_answers_of_the_peer_are_told_apart() -> None:
-    # the seam that the end-to-end runs rely on
-    assert StoreDestination.parse("A@h:1").name == "C-STORE A@h:1"
-    assert Sent(Path("x"), is_accepted=True).reason == ""
+@pytest.mark.usefixtures("stand_in")
+def test_an_archive_that_stays_away_ends_the_run(
+    images: list[Path], pacs: Orthanc, tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(pacs, images[:2])
+    monkeypatch.setattr("msrf_monai.cli.pacs.PATIENCE", Backoff(give_up_after=0))
+
+    def leave(*_: Any, **__: Any) -> list[Path]:
+        pacs.stop()
+        raise PacsError("the connection is gone")
+
+    web = ("--from-dicomweb", pacs.dicomweb, "--query", "PatientID=PLANTED*")
+    with monkeypatch.context() as patch:
+        patch.setattr(WebArchive, "fetch", leave)
+        away = predict(repository, tmp_path / "out", *web)
+    pacs.start()
+    back = predict(repository, tmp_path / "out", *web, "--resume")
+
+    assert away.exit_code == 1
+    assert away.stderr.count("\n") == 1
+    assert pacs.dicomweb in away.stderr
+    assert back.exit_code == 0, back.output
+    assert "2 done" in back.stdout
 
 
 @pytest.mark.parametrize(
