@@ -88,7 +88,7 @@ _LIBRARIES = (
     _Library("slides", "tiles of TIFF and SVS", "imagecodecs", "imagecodecs"),
     _Library("slides", "masks as pyramid OME-TIFF", "tifffile", "tifffile"),
     _Library("network", "C-STORE in and out (pynetdicom)", "pynetdicom", "pynetdicom"),
-    _Library("network", "DICOMweb (dicomweb-client)", "dicomweb_client", "dicomweb-client"),
+    _Library("network", "DICOMweb (requests)", "requests", "requests"),
     _Library("scale-out", "several machines (Ray)", "ray", "ray"),
 )
 
