@@ -156,8 +156,6 @@ def test_a_run_that_is_told_to_end_takes_its_workers_along(work: Path, tmp_path:
     output = tmp_path / "out"
     program = "from support.clinical_workers import use_stubs\nuse_stubs()\n"
     program += "from msrf_monai.cli.main import main\nmain()\n"
-        "from support.clinical_workers import use_stubs; use_stubs()\nfrom msrf_monai.cli.main import main; main()"
-    )
     words = ["predict", str(work / "bundle"), str(work / "in"), "--output", str(output), "--outputs", "mask,stats"]
     environment = {**os.environ, "PYTHONPATH": str(Path(support.clinical_workers.__file__).parents[1])}
     command = [sys.executable, "-c", program, *words, "--num-workers", "2"]
