@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import json
+import logging
 import platform
 import re
 import shutil
@@ -22,6 +23,8 @@ import typer
 from msrf_monai import __version__
 
 __all__ = ["Finding", "app", "examine"]
+
+logger = logging.getLogger(__name__)
 
 app = typer.Typer(help="Show what works here, and what to install for the rest.", add_completion=False)
 
@@ -214,7 +217,8 @@ def _load(name: str) -> tuple[Any, str]:
 def _quietly(ask: Callable[[], list[str]]) -> list[str] | None:
     try:
         return ask()
-    except Exception:  # drivers that do not fit raise nearly anything, and then there is no such device
+    except Exception as error:  # drivers that do not fit raise nearly anything, and then there is no such device
+        logger.debug("no answer about devices (%s)", type(error).__name__)
         return None
 
 

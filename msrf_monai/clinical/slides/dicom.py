@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -22,6 +23,8 @@ from msrf_monai.errors import MissingExtraError
 from msrf_monai.optional import require
 
 __all__ = ["WSI_CLASS", "WsiFile", "open_dicom_levels", "read_wsi_header", "series_of"]
+
+logger = logging.getLogger(__name__)
 
 WSI_CLASS = "1.2.840.10008.5.1.4.1.1.77.1.6"
 """VL Whole Slide Microscopy Image Storage."""
@@ -111,7 +114,8 @@ def series_of(path: Path, limits: SlideLimits) -> str | None:
                 return str(header.get("SeriesInstanceUID") or "") or None if is_slide else None
     except MissingExtraError:
         raise
-    except Exception:  # a neighbour that cannot be read is no level of this slide
+    except Exception as error:  # a neighbour that cannot be read is no level of this slide
+        logger.debug("a file beside a slide cannot be read (%s); it is no level of it", type(error).__name__)
         return None
 
 
@@ -203,7 +207,8 @@ def _spacing(header: Any) -> tuple[float, float] | None:
     try:
         measures = header.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
         rows, columns = (float(value) * 1000 for value in measures.PixelSpacing)
-    except Exception:  # absent, empty or no numbers: then it is not known
+    except Exception as error:  # absent, empty or no numbers: then it is not known
+        logger.debug("a slide's level has no spacing (%s)", type(error).__name__)
         return None
     return plausible_mpp(rows, columns)
 

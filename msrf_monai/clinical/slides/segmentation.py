@@ -26,7 +26,7 @@ from msrf_monai.clinical.slides.dicom import read_wsi_header
 from msrf_monai.clinical.slides.grid import SlideGrid
 from msrf_monai.clinical.slides.limits import SlideLimits
 from msrf_monai.clinical.slides.reading import Slide
-from msrf_monai.clinical.slides.segmentation_check import check_tiled
+from msrf_monai.clinical.slides.segmentation_check import TILE_FORM, check_tiled
 from msrf_monai.clinical.slides.spool import DescriptorReader, RowBlocks, TileSpool
 from msrf_monai.clinical.writing import DicomSource, Identity, Segment, Spacing, Written
 
@@ -248,13 +248,8 @@ def _encoder(codec: Codec) -> Callable[[npt.NDArray[np.uint8]], bytes]:
                 tile,
                 rows=tile.shape[0],
                 columns=tile.shape[1],
-                samples_per_pixel=1,
-                bits_allocated=8,
-                bits_stored=8,
-                pixel_representation=0,
-                photometric_interpretation="MONOCHROME2",
-                number_of_frames=1,
                 encoding_plugin="pydicom",
+                **TILE_FORM,
             )
         )
 

@@ -16,7 +16,17 @@ from msrf_monai.clinical.writing.tolerance import REFUSALS, without_validation
 from msrf_monai.errors import StorageError
 from msrf_monai.optional import require
 
-__all__ = ["check_tiled"]
+__all__ = ["TILE_FORM", "check_tiled"]
+
+TILE_FORM = {
+    "samples_per_pixel": 1,
+    "bits_allocated": 8,
+    "bits_stored": 8,
+    "pixel_representation": 0,
+    "photometric_interpretation": "MONOCHROME2",
+    "number_of_frames": 1,
+}
+"""What pydicom's encoders and decoders are told of a tile of class numbers."""
 
 _TOLD = (
     *("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "TotalPixelMatrixRows", "TotalPixelMatrixColumns"),
@@ -78,13 +88,8 @@ class _FrameCheck:
                 decoding_plugin=self._plugin,
                 rows=self._tile[0],
                 columns=self._tile[1],
-                samples_per_pixel=1,
-                bits_allocated=8,
-                bits_stored=8,
-                pixel_representation=0,
-                photometric_interpretation="MONOCHROME2",
-                number_of_frames=1,
                 pixel_keyword="PixelData",
+                **TILE_FORM,
             )
             self._last = (data, zlib.crc32(np.ascontiguousarray(pixels).data))
         return self._last[1]
