@@ -80,9 +80,8 @@ class Ohif:
     """
 
     def __init__(self, dicomweb: str) -> None:
-        self._node, self._chromium = _program("node", "NODE"), _program("chromium", "CHROMIUM")
-        self._modules = _needed("NODE_PATH", "playwright-core")
-        handler = partial(_Handler, dicomweb, directory=str(_needed("OHIF_DIST", "index.html")))
+        self._tools = _tools()
+        handler = partial(_Handler, dicomweb, directory=self._tools["OHIF_DIST"])
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
 
@@ -108,15 +107,15 @@ class Ohif:
         folder.mkdir(parents=True, exist_ok=True)
         job = {
             "address": f"http://127.0.0.1:{self._server.server_address[1]}/viewer?StudyInstanceUIDs={study}",
-            "chromium": self._chromium,
+            "chromium": self._tools["chromium"],
             "is_root": os.geteuid() == 0,
             "folder": str(folder),
             "images": list(images),
             "width": _WINDOW[0],
             "height": _WINDOW[1],
         }
-        environment = {**os.environ, "NODE_PATH": str(self._modules)}
-        command = [self._node, str(_SCRIPT)]
+        environment = {**os.environ, "NODE_PATH": self._tools["NODE_PATH"]}
+        command = [self._tools["node"], str(_SCRIPT)]
         done = subprocess.run(
             command, input=json.dumps(job), env=environment, capture_output=True, text=True, timeout=600
         )
@@ -197,17 +196,24 @@ def _settings() -> bytes:
     return f"window.config = {json.dumps(settings)};".encode()
 
 
-def _needed(variable: str, content: str) -> Path:
-    """Return the first folder of an environment variable that holds ``content``, or skip."""
-    for name in filter(None, os.environ.get(variable, "").split(os.pathsep)):
-        if (Path(name) / content).exists():
-            return Path(name).resolve()
-    pytest.skip(f"no folder with {content} in {variable}: {_HOW[variable]}")
+def _tools() -> dict[str, str]:
+    """Return where everything is that the viewer needs, or skip with the commands that bring what is missing."""
+    found = {
+        "OHIF_DIST": _folder("OHIF_DIST", "index.html"),
+        "NODE_PATH": _folder("NODE_PATH", "playwright-core"),
+        "chromium": shutil.which(os.environ.get("CHROMIUM") or "chromium"),
+        "node": shutil.which("node"),
+    }
+    missing = [how for name, how in _HOW.items() if found[name] is None]
+    if missing:
+        pytest.skip("no OHIF in a browser: " + "; ".join(missing))
+    return {name: place for name, place in found.items() if place is not None}
 
 
-def _program(name: str, variable: str) -> str:
-    found = shutil.which(os.environ.get(variable) or name)
-    return found or pytest.skip(f"no program {name}: {_HOW[name]}")
+def _folder(variable: str, content: str) -> str | None:
+    """Return the first folder that an environment variable names and that holds ``content``."""
+    names = filter(None, os.environ.get(variable, "").split(os.pathsep))
+    return next((str(Path(name).resolve()) for name in names if (Path(name) / content).exists()), None)
 
 
 def _view(folder: Path, number: int, seen: Mapping[str, Any]) -> View:

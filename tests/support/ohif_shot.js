@@ -17,7 +17,9 @@ const FLAGS = [
 ];
 
 // Hides the words and buttons that lie over the image.
-const ONLY_IMAGE = '[data-cy="viewport-pane"] * { visibility: hidden } [data-cy="viewport-pane"] canvas { visibility: visible }';
+const ONLY_IMAGE = `
+  [data-cy="viewport-pane"] * { visibility: hidden }
+  [data-cy="viewport-pane"] canvas { visibility: visible }`;
 
 // Waits until three pictures of the area, a third of a second apart, are the same, and returns the last.
 async function settled(page, clip) {
