@@ -235,7 +235,7 @@ def save_weights(options: argparse.Namespace) -> dict[str, float]:
 
 
 def loaded(options: argparse.Namespace) -> Any:
-    """Return the predictor, with exported networks in the folder of this benchmark."""
+    """Return the predictor; exported networks are in the cache folder that ``main`` has set."""
     from msrf_monai.clinical.predictor import Predictor, PredictorOptions
 
     settings = PredictorOptions(
@@ -244,7 +244,6 @@ def loaded(options: argparse.Namespace) -> Any:
         weights=options.folder / "model.pt",
         num_threads=options.threads,
         overrides=(("network_def::features", options.features),),
-        cache=options.folder / "networks",
     )
     return Predictor.from_bundle(BUNDLE, settings)
 
