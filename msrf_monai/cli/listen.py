@@ -8,36 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from msrf_monai.cli.pacs import Outward, delivery_lines, received_folder
-from msrf_monai.cli.predict_options import (
-    Backend,
-    BackendOption,
-    BundleArgument,
-    CallingAetOption,
-    ConvertUnusualOption,
-    DeviceOption,
-    GeometryOption,
-    KeepReceivedOption,
-    LimitsOption,
-    OutputsOption,
-    QuietOption,
-    ReceivedOption,
-    RepeatableOption,
-    SendToOption,
-    SeriesRulesOption,
-    SetOption,
-    SliceBySliceOption,
-    ThreadsOption,
-    ThresholdOption,
-    ThumbnailsOption,
-    ToDicomwebOption,
-    TtaOption,
-    VerifyOption,
-    WeightsOption,
-    outputs_of,
-    overrides_of,
-    rules_and_limits,
-)
+from msrf_monai.cli.option_groups import with_option_groups
+from msrf_monai.cli.pacs import delivery_lines
+from msrf_monai.cli.predict_options import BundleArgument, PacsOptions, PredictionOptions
 from msrf_monai.cli.running import Ended, Watch, ended_by_signal, exit_code_of, progress_bar
 
 if TYPE_CHECKING:
@@ -52,14 +25,16 @@ app = typer.Typer(add_completion=False)
 
 
 @app.command()
+@with_option_groups
 def listen(
     bundle: BundleArgument,
+    prediction: PredictionOptions,
+    outward: PacsOptions,
     output: Annotated[Path, typer.Option("--output", "-o", help="Result folder; results of before are kept.")],
     allow: Annotated[
         list[str] | None, typer.Option(metavar="AET", help="AE title that may send here; may be repeated.")
     ] = None,
     any_caller: Annotated[bool, typer.Option("--any-caller", help="Let every AE title send.")] = False,
-    aet: CallingAetOption = "MSRF_MONAI",
     host: Annotated[
         str, typer.Option(help="Address to listen on; 0.0.0.0 opens it to the network, without encryption.")
     ] = "127.0.0.1",
@@ -67,27 +42,7 @@ def listen(
     settle: Annotated[
         float, typer.Option(min=0, help="Seconds without a new object after which a study is complete.")
     ] = 10.0,
-    received: ReceivedOption = None,
-    keep_received: KeepReceivedOption = False,
-    send_to: SendToOption = None,
-    to_dicomweb: ToDicomwebOption = None,
-    ca_file: VerifyOption = None,
-    outputs: OutputsOption = "seg,stats",
-    device: DeviceOption = "auto",
-    backend: BackendOption = Backend.EAGER,
-    tta: TtaOption = False,
-    threshold: ThresholdOption = None,
-    weights: WeightsOption = None,
-    threads: ThreadsOption = None,
-    config: SetOption = None,
-    series_rules: SeriesRulesOption = None,
-    limits: LimitsOption = None,
-    slice_by_slice: SliceBySliceOption = False,
-    convert_unusual: ConvertUnusualOption = False,
-    seg2d_geometry: GeometryOption = True,
-    repeatable_uids: RepeatableOption = True,
-    thumbnails: ThumbnailsOption = True,
-    quiet: QuietOption = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show errors only.")] = False,
 ) -> None:
     """Receive DICOM objects by C-STORE, predict each study with a bundle, and send the results on.
 
@@ -101,38 +56,17 @@ def listen(
         from msrf_monai.clinical.pacs.service import ServiceOptions
         from msrf_monai.clinical.run_options import RunOptions
 
-        rules = rules_and_limits(series_rules, limits)
-        settings = RunOptions(
-            **rules,
-            outputs=outputs_of(outputs),
-            overrides=overrides_of(config),
-            slice_by_slice=slice_by_slice,
-            convert_unusual=convert_unusual,
-            resume=True,
-            seg2d_geometry=seg2d_geometry,
-            repeatable_uids=repeatable_uids,
-            source_list=keep_received,
-            device=device,
-            backend=backend.value,
-            tta=tta,
-            threshold=threshold,
-            weights=weights,
-            num_threads=threads,
-            watch_crashes=True,
-            thumbnails=thumbnails,
-        )
+        settings = RunOptions(**{**prediction.settings(), "resume": True})
         listening = ListenerOptions(
-            aet=aet,
+            aet=outward.aet,
             host=host,
             port=port,
             callers=tuple(allow or ()),
             any_caller=any_caller,
             limits=settings.limits,
         )
-        outward = Outward(tuple(send_to or ()), tuple(to_dicomweb or ()), aet, ca_file)
-        service = ServiceOptions(settle=settle, keep_received=keep_received)
-        folder = received_folder(received, output)
-        return _serve(bundle, output, folder, settings, listening, service, outward, quiet=quiet)
+        service = ServiceOptions(settle=settle, keep_received=outward.keep_received)
+        return _serve(bundle, output, settings, listening, service, outward, quiet=quiet)
 
     raise typer.Exit(exit_code_of(run))
 
@@ -140,11 +74,10 @@ def listen(
 def _serve(
     bundle: Path,
     output: Path,
-    received: Path,
     settings: RunOptions,
     listening: ListenerOptions,
     options: ServiceOptions,
-    outward: Outward,
+    outward: PacsOptions,
     *,
     quiet: bool,
 ) -> int:
@@ -160,7 +93,7 @@ def _serve(
     with ended_by_signal(), progress_bar(quiet) as bar, outward.destinations() as destinations:
         watch = Watch(bar, quiet=quiet, is_endless=True)
         with (
-            open_inbox(received) as inbox,
+            open_inbox(outward.received_folder(output)) as inbox,
             PredictionRun(bundle, output, settings, observer=watch) as run,
         ):
             run.begin()

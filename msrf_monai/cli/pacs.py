@@ -3,50 +3,24 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msrf_monai.cli.predict_options import PacsOptions
 from msrf_monai.clinical.pacs.retry import Backoff
 from msrf_monai.errors import ConfigError
 
 if TYPE_CHECKING:
     from msrf_monai.clinical.pacs.courier import Courier, Delivered
-    from msrf_monai.clinical.pacs.delivery import Destination
     from msrf_monai.clinical.pipeline import PredictionRun
     from msrf_monai.clinical.run_options import RunResult
 
-__all__ = ["PATIENCE", "Archive", "Outward", "delivery_lines", "predict_from", "query_of", "received_folder"]
+__all__ = ["PATIENCE", "Archive", "delivery_lines", "predict_from", "query_of"]
 
 PATIENCE = Backoff()
 """How long a run waits for a PACS that is away."""
-
-
-@dataclass(frozen=True)
-class Outward:
-    """Where results are sent."""
-
-    send_to: tuple[str, ...] = ()
-    """``AET@host:port`` of each C-STORE peer."""
-    to_dicomweb: tuple[str, ...] = ()
-    """Address of each DICOMweb server."""
-    calling_aet: str = "MSRF_MONAI"
-    ca_file: Path | None = None
-
-    @contextmanager
-    def destinations(self) -> Iterator[list[Destination]]:
-        """Give the destinations while the block runs; raises ``ConfigError`` for one that makes no sense."""
-        from msrf_monai.clinical.pacs.dimse import StoreDestination
-        from msrf_monai.clinical.pacs.stow import StowDestination
-
-        with ExitStack() as stack:
-            found: list[Destination] = [
-                StoreDestination.parse(each, calling_aet=self.calling_aet) for each in self.send_to
-            ]
-            found += [stack.enter_context(StowDestination(url, verify=self.ca_file)) for url in self.to_dicomweb]
-            yield found
 
 
 @dataclass(frozen=True)
@@ -57,7 +31,6 @@ class Archive:
     query: dict[str, str]
     received: Path
     """Folder of what is fetched, until it is predicted."""
-    keep_received: bool = False
 
 
 def query_of(words: Sequence[str]) -> dict[str, str]:
@@ -73,19 +46,8 @@ def query_of(words: Sequence[str]) -> dict[str, str]:
     return query
 
 
-def received_folder(given: Path | None, output: Path) -> Path:
-    """Return the folder for received objects; raises ``ConfigError`` when it lies within that of the results."""
-    received = given or output.with_name(f"{output.resolve().name}-received")
-    if received.resolve().is_relative_to(output.resolve()) or output.resolve().is_relative_to(received.resolve()):
-        raise ConfigError(
-            f"received objects ({received}) and results ({output}) need folders of their own; "
-            "name another one with --received"
-        )
-    return received
-
-
 def predict_from(
-    archive: Archive, run: PredictionRun, courier: Courier | None, stop: threading.Event, outward: Outward
+    archive: Archive, run: PredictionRun, courier: Courier | None, stop: threading.Event, outward: PacsOptions
 ) -> RunResult:
     """Predict the studies of an archive.
 
@@ -94,7 +56,7 @@ def predict_from(
         run: open.
         courier: takes results further, or None.
         stop: ends the fetching.
-        outward: with the certificates that are trusted.
+        outward: which certificates are trusted, and whether to keep what was received.
 
     Returns:
         How many inputs are done, failed, flagged and skipped.
@@ -103,7 +65,7 @@ def predict_from(
     from msrf_monai.clinical.pacs.service import Service, ServiceOptions, open_inbox
     from msrf_monai.clinical.pacs.web import WebArchive
 
-    options = ServiceOptions(settle=0.0, keep_received=archive.keep_received)
+    options = ServiceOptions(settle=0.0, keep_received=outward.keep_received)
     with (
         WebArchive(archive.url, verify=outward.ca_file) as web,
         open_inbox(archive.received) as inbox,

@@ -1,17 +1,27 @@
-"""The options of the commands that predict, each said once."""
+"""The options of the commands that predict."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from msrf_monai.errors import ConfigError
 
+if TYPE_CHECKING:
+    from msrf_monai.clinical.pacs.delivery import Destination
+
+__all__ = ["Backend", "BundleArgument", "PacsOptions", "PredictionOptions"]
+
 _OUTPUTS = "mask, seg, labelmap, fractional, sr, overlay-sc, pr, nifti, prob, stats"
+
+BundleArgument = Annotated[Path, typer.Argument(help="Folder of the bundle.")]
 
 
 class Backend(StrEnum):
@@ -24,91 +34,116 @@ class Backend(StrEnum):
     TENSORRT = "tensorrt"
 
 
-BundleArgument = Annotated[Path, typer.Argument(help="Folder of the bundle.")]
-OutputsOption = Annotated[str, typer.Option(help=f"What to write, with commas between: {_OUTPUTS}.")]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-BackendOption = Annotated[Backend, typer.Option(help="What runs the network.")]
-TtaOption = Annotated[bool, typer.Option("--tta", help="Average over mirror images: four times the computation.")]
-ThresholdOption = Annotated[
-    float | None, typer.Option(help="Probability from which a pixel counts (default: the bundle's).")
-]
-WeightsOption = Annotated[Path | None, typer.Option(help="Weights instead of the bundle's own.")]
-ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads of the network.")]
-SetOption = Annotated[
-    list[str] | None, typer.Option("--set", help="KEY=VALUE of the bundle's inference.json; may be repeated.")
-]
-SeriesRulesOption = Annotated[
-    Path | None, typer.Option(help="JSON of which DICOM images and volumes to take (default: all).")
-]
-LimitsOption = Annotated[
-    str | None, typer.Option(help="JSON file, or NAME=NUMBER,…: file_bytes, inflated_bytes, frame_pixels, frames.")
-]
-SliceBySliceOption = Annotated[
-    bool, typer.Option("--slice-by-slice", help="Take a series that is no clean volume as single images.")
-]
-ConvertUnusualOption = Annotated[
-    bool, typer.Option("--convert-unusual", help="Convert CMYK and grey with alpha instead of refusing them.")
-]
-GeometryOption = Annotated[bool, typer.Option(help="Give segmentations of photographs a geometry, which viewers need.")]
-RepeatableOption = Annotated[
-    bool, typer.Option(help="Same input and model, same UIDs and bytes; otherwise new ones in every run.")
-]
-ThumbnailsOption = Annotated[bool, typer.Option(help="Write small pictures of the inputs for the report.")]
-SourceListOption = Annotated[bool, typer.Option(help="Write sources.private.jsonl: which files each result is from.")]
-QuietOption = Annotated[bool, typer.Option("--quiet", help="Show errors only.")]
-SendToOption = Annotated[
-    list[str] | None,
-    typer.Option(metavar="AET@HOST:PORT", help="Send DICOM results there by C-STORE; may be repeated."),
-]
-ToDicomwebOption = Annotated[
-    list[str] | None, typer.Option(metavar="URL", help="Send DICOM results there by STOW-RS; may be repeated.")
-]
-ReceivedOption = Annotated[
-    Path | None,
-    typer.Option(help="Folder for received objects until they are predicted (default: OUTPUT-received)."),
-]
-KeepReceivedOption = Annotated[
-    bool, typer.Option("--keep-received", help="Leave received objects there when they are predicted.")
-]
-CallingAetOption = Annotated[str, typer.Option(help="Our own AE title.")]
-VerifyOption = Annotated[
-    Path | None, typer.Option("--ca-file", help="Certificates of authorities that DICOMweb servers may have.")
-]
+@dataclass(frozen=True)
+class PredictionOptions:
+    """What is predicted and written, and how."""
 
-__all__ = ["Backend", "outputs_of", "overrides_of", "part_of", "rules_and_limits"]
-__all__ += [name for name in dir() if name.endswith(("Option", "Argument"))]
+    outputs: Annotated[str, typer.Option(help=f"What to write, with commas between: {_OUTPUTS}.")] = "mask,seg,stats"
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto"
+    backend: Annotated[Backend, typer.Option(help="What runs the network.")] = Backend.EAGER
+    tta: Annotated[bool, typer.Option("--tta", help="Average over mirror images: four times the computation.")] = False
+    threshold: Annotated[
+        float | None, typer.Option(help="Probability from which a pixel counts (default: the bundle's).")
+    ] = None
+    weights: Annotated[Path | None, typer.Option(help="Weights instead of the bundle's own.")] = None
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of the network.")] = None
+    num_workers: Annotated[
+        int, typer.Option(min=0, help="Processes that share the inputs, each with the network in memory; 0: this one.")
+    ] = 0
+    config: Annotated[
+        list[str] | None, typer.Option("--set", help="KEY=VALUE of the bundle's inference.json; may be repeated.")
+    ] = None
+    series_rules: Annotated[
+        Path | None, typer.Option(help="JSON of which DICOM images and volumes to take (default: all).")
+    ] = None
+    limits: Annotated[
+        str | None,
+        typer.Option(help="JSON file, or NAME=NUMBER,…: file_bytes, inflated_bytes, frame_pixels, frames."),
+    ] = None
+    slice_by_slice: Annotated[
+        bool, typer.Option("--slice-by-slice", help="Take a series that is no clean volume as single images.")
+    ] = False
+    convert_unusual: Annotated[
+        bool, typer.Option("--convert-unusual", help="Convert CMYK and grey with alpha instead of refusing them.")
+    ] = False
+    seg2d_geometry: Annotated[
+        bool, typer.Option(help="Give segmentations of photographs a geometry, which viewers need.")
+    ] = True
+    repeatable_uids: Annotated[
+        bool, typer.Option(help="Same input and model, same UIDs and bytes; otherwise new ones in every run.")
+    ] = True
+    thumbnails: Annotated[bool, typer.Option(help="Write small pictures of the inputs for the report.")] = True
+    source_list: Annotated[bool, typer.Option(help="Write sources.private.jsonl: which files each result is from.")] = (
+        True
+    )
 
+    def settings(self) -> dict[str, Any]:
+        """Return them as ``RunOptions`` takes them; raises ``ConfigError`` for what cannot be read."""
+        from msrf_monai.clinical.reading import Limits
+        from msrf_monai.clinical.run_options import read_limits
+        from msrf_monai.clinical.series_rules import SeriesRules
 
-def outputs_of(text: str) -> tuple[str, ...]:
-    """Return the kinds of output that a text with commas names."""
-    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-
-
-def rules_and_limits(series_rules: Path | None, limits: str | None) -> dict[str, Any]:
-    """Read the rules for series and the limits, as ``RunOptions`` takes them; raises ``ConfigError``."""
-    from msrf_monai.clinical.reading import Limits
-    from msrf_monai.clinical.run_options import read_limits
-    from msrf_monai.clinical.series_rules import SeriesRules
-
-    return {
-        "limits": Limits() if limits is None else read_limits(limits),
-        "series_rules": None if series_rules is None else SeriesRules.from_file(series_rules),
-    }
+        names = (
+            *("device", "tta", "threshold", "weights", "num_workers", "slice_by_slice", "convert_unusual"),
+            *("seg2d_geometry", "repeatable_uids", "thumbnails", "source_list"),
+        )
+        return {
+            **{name: getattr(self, name) for name in names},
+            "outputs": tuple(dict.fromkeys(name.strip() for name in self.outputs.split(",") if name.strip())),
+            "backend": self.backend.value,
+            "num_threads": self.threads,
+            "overrides": tuple(_override(word) for word in self.config or []),
+            "limits": Limits() if self.limits is None else read_limits(self.limits),
+            "series_rules": None if self.series_rules is None else SeriesRules.from_file(self.series_rules),
+            "watch_crashes": True,
+        }
 
 
-def part_of(text: str | None) -> tuple[int, int] | None:
-    """Read ``I/N``; raises ``ConfigError``."""
-    if text is None:
-        return None
-    number, _, parts = text.partition("/")
-    if not (number.isdecimal() and parts.isdecimal()):
-        raise ConfigError(f"--part {text!r}: expected I/N such as 2/4")
-    return int(number), int(parts)
+@dataclass(frozen=True)
+class PacsOptions:
+    """What a PACS gives and gets."""
 
+    received: Annotated[
+        Path | None,
+        typer.Option(help="Folder for received objects until they are predicted (default: OUTPUT-received)."),
+    ] = None
+    keep_received: Annotated[
+        bool, typer.Option("--keep-received", help="Leave received objects there when they are predicted.")
+    ] = False
+    send_to: Annotated[
+        list[str] | None,
+        typer.Option(metavar="AET@HOST:PORT", help="Send DICOM results there by C-STORE; may be repeated."),
+    ] = None
+    to_dicomweb: Annotated[
+        list[str] | None, typer.Option(metavar="URL", help="Send DICOM results there by STOW-RS; may be repeated.")
+    ] = None
+    aet: Annotated[str, typer.Option(help="Our own AE title.")] = "MSRF_MONAI"
+    ca_file: Annotated[
+        Path | None, typer.Option(help="Certificates of authorities that DICOMweb servers may have.")
+    ] = None
 
-def overrides_of(words: list[str] | None) -> tuple[tuple[str, Any], ...]:
-    """Read ``KEY=VALUE`` words; a value that is no JSON is a text. Raises ``ConfigError``."""
-    return tuple(_override(word) for word in words or [])
+    def received_folder(self, output: Path) -> Path:
+        """Return the folder for received objects; raises ``ConfigError`` when it and that of the results overlap."""
+        received = self.received or output.with_name(f"{output.resolve().name}-received")
+        if received.resolve().is_relative_to(output.resolve()) or output.resolve().is_relative_to(received.resolve()):
+            raise ConfigError(
+                f"received objects ({received}) and results ({output}) need folders of their own; "
+                "name another one with --received"
+            )
+        return received
+
+    @contextmanager
+    def destinations(self) -> Iterator[list[Destination]]:
+        """Give the destinations while the block runs; raises ``ConfigError`` for one that makes no sense."""
+        from msrf_monai.clinical.pacs.dimse import StoreDestination
+        from msrf_monai.clinical.pacs.stow import StowDestination
+
+        with ExitStack() as stack:
+            found: list[Destination] = [
+                StoreDestination.parse(each, calling_aet=self.aet) for each in self.send_to or ()
+            ]
+            found += [stack.enter_context(StowDestination(url, verify=self.ca_file)) for url in self.to_dicomweb or ()]
+            yield found
 
 
 def _override(word: str) -> tuple[str, Any]:
