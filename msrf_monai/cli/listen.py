@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ from msrf_monai.cli.option_groups import with_option_groups
 from msrf_monai.cli.pacs import delivery_lines
 from msrf_monai.cli.predict_options import BundleArgument, PacsOptions, PredictionOptions
 from msrf_monai.cli.running import Ended, Watch, ended_by_signal, exit_code_of, progress_bar
+from msrf_monai.errors import ConfigError
 
 if TYPE_CHECKING:
     from msrf_monai.clinical.pacs.courier import Delivered
@@ -56,6 +58,8 @@ def listen(
         from msrf_monai.clinical.pacs.service import ServiceOptions
         from msrf_monai.clinical.run_options import RunOptions
 
+        if not allow and not any_caller:
+            raise ConfigError("nobody may send: name the peers with --allow AET, or let everybody with --any-caller")
         settings = RunOptions(**{**prediction.settings(), "resume": True})
         listening = ListenerOptions(
             aet=outward.aet,
@@ -90,9 +94,10 @@ def _serve(
     delivered: list[Delivered] = []
     # a peer that is away keeps the others waiting for no longer than this
     patience = Backoff(give_up_after=60.0)
-    with ended_by_signal(), progress_bar(quiet) as bar, outward.destinations() as destinations:
+    with suppress(Ended, KeyboardInterrupt), ended_by_signal(), progress_bar(quiet) as bar:
         watch = Watch(bar, quiet=quiet, is_endless=True)
         with (
+            outward.destinations() as destinations,
             open_inbox(outward.received_folder(output)) as inbox,
             PredictionRun(bundle, output, settings, observer=watch) as run,
         ):
@@ -109,6 +114,6 @@ def _serve(
                     run.report()
                 delivered = courier.delivered if courier else []
     if not quiet:
-        for line in delivery_lines(delivered):
+        for line in delivery_lines(delivered, "the next start"):
             typer.echo(line)
     return 0

@@ -38,10 +38,11 @@ def query_of(words: Sequence[str]) -> dict[str, str]:
     query: dict[str, str] = {}
     for word in words:
         key, equals, value = word.partition("=")
-        if not key or not equals or key in query:
-            raise ConfigError(
-                f"--query {word!r}: expected KEYWORD=VALUE, each keyword once, such as StudyDate=20240131"
-            )
+        if not key or not equals:
+            # not quoted: it may name a patient
+            raise ConfigError("--query takes KEYWORD=VALUE, such as StudyDate=20240131, and one has no keyword or no =")
+        if key in query:
+            raise ConfigError(f"--query {key}=… is given twice; give each keyword once")
         query[key] = value
     return query
 
@@ -65,9 +66,9 @@ def predict_from(
     from msrf_monai.clinical.pacs.service import Service, ServiceOptions, open_inbox
     from msrf_monai.clinical.pacs.web import WebArchive
 
-    options = ServiceOptions(settle=0.0, keep_received=outward.keep_received)
+    options = ServiceOptions(settle=0.0, keep_received=outward.keep_received, keep_failed=False)
     with (
-        WebArchive(archive.url, verify=outward.ca_file) as web,
+        WebArchive(archive.url, verify=outward.ca_file, limits=run.settings.limits) as web,
         open_inbox(archive.received) as inbox,
     ):
         service = Service(run, inbox, courier, options, stop=stop)
@@ -80,12 +81,12 @@ def predict_from(
             raise
 
 
-def delivery_lines(delivered: Sequence[Delivered]) -> list[str]:
-    """Return what people are told about each destination."""
+def delivery_lines(delivered: Sequence[Delivered], later: str) -> list[str]:
+    """Return what people are told about each destination; ``later`` is what sends what waits."""
     lines = []
     for each in delivered:
         parts = [f"{each.accepted} sent"]
         parts += [f"{each.refused} refused, see deliveries.jsonl"] if each.refused else []
-        parts += [f"{each.waiting} waiting ({each.reason}); --resume sends them"] if each.waiting else []
+        parts += [f"{each.waiting} waiting ({each.reason}); {later} sends them"] if each.waiting else []
         lines.append(f"{each.destination}: {', '.join(parts)}")
     return lines

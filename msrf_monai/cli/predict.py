@@ -107,15 +107,18 @@ def _archive(
 
 
 def _run(job: _Job) -> int:
+    from msrf_monai.clinical.inputs import check_given
     from msrf_monai.clinical.pacs.service import courier_of
     from msrf_monai.clinical.pipeline import PredictionRun
     from msrf_monai.clinical.run_options import RunOptions
 
-    stop = threading.Event()
+    settings, stop = RunOptions(**job.settings), threading.Event()
+    if job.archive is None:
+        check_given(job.inputs)
     with ended_by_signal(), progress_bar(job.quiet) as bar, job.outward.destinations() as destinations:
         watch = Watch(bar, quiet=job.quiet, is_endless=job.archive is not None)
         with (
-            PredictionRun(job.bundle, job.output, RunOptions(**job.settings), observer=watch) as run,
+            PredictionRun(job.bundle, job.output, settings, observer=watch) as run,
             courier_of(run, destinations, pacs.PATIENCE, stop) as courier,
         ):
             if job.archive is None:
@@ -137,7 +140,7 @@ def _tell(job: _Job, result: RunResult, delivered: list[Delivered]) -> None:
         kept = f" ({result.kept} of them before)" if result.kept else ""
         total = f"{result.done} done, {result.failed} failed, {result.skipped} skipped{kept}"
         typer.echo(f"{total}; {result.flagged} flagged; {job.output / 'report.html'}")
-        for line in pacs.delivery_lines(delivered):
+        for line in pacs.delivery_lines(delivered, "--resume"):
             typer.echo(line)
 
 

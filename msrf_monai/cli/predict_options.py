@@ -66,6 +66,9 @@ class PredictionOptions:
     convert_unusual: Annotated[
         bool, typer.Option("--convert-unusual", help="Convert CMYK and grey with alpha instead of refusing them.")
     ] = False
+    hide_names: Annotated[
+        bool, typer.Option("--hide-names", help="Name pictures by a hash too; their file names may identify patients.")
+    ] = False
     seg2d_geometry: Annotated[
         bool, typer.Option(help="Give segmentations of photographs a geometry, which viewers need.")
     ] = True
@@ -85,7 +88,7 @@ class PredictionOptions:
 
         names = (
             *("device", "tta", "threshold", "weights", "num_workers", "slice_by_slice", "convert_unusual"),
-            *("seg2d_geometry", "repeatable_uids", "thumbnails", "source_list"),
+            *("hide_names", "seg2d_geometry", "repeatable_uids", "thumbnails", "source_list"),
         )
         return {
             **{name: getattr(self, name) for name in names},

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from msrf_monai.errors import CheckpointError, ConfigError, InputError, MsrfError
+from msrf_monai.runtime import tune_allocator
 
 if TYPE_CHECKING:
     from msrf_monai.clinical.ledger import Entry
@@ -87,6 +88,7 @@ def exit_code_of(run: Callable[[], int], *, as_json: bool = False) -> int:
         The code that ``run`` returned; 2 for wrong use, 1 for anything else that ended it.
     """
     _log_when_debugging()
+    tune_allocator()  # the process is this command's own, and convolutions ask for much memory at a time
     try:
         return run()
     except MsrfError as error:

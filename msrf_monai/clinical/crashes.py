@@ -70,13 +70,19 @@ class CrashJournal:
     def _learn(self) -> None:
         """Read what the last run left, and begin a journal of this one."""
         lines = self._journal.read_text("ascii", "replace").splitlines() if self._journal.exists() else []
-        culprits, suspects, begun, finished = ({line[1:] for line in lines if line[:1] == mark} for mark in "!?+-")
-        in_work = begun - finished
+        culprits, suspects, in_work = set[str](), set[str](), set[str]()
+        marked = {"!": culprits, "?": suspects, "+": in_work}
+        for line in lines:  # in their order: an input may be begun again
+            if line[:1] in marked:
+                marked[line[:1]].add(line[1:])
+            else:
+                for each in marked.values():
+                    each.discard(line[1:])
         if self._crash.exists() and self._crash.stat().st_size:
             culprits |= in_work if len(in_work) == 1 else set()
             suspects |= in_work
-        self.culprits = culprits - finished
-        self.suspects = suspects - finished - culprits
+        self.culprits = culprits
+        self.suspects = suspects - culprits
         known = [*(f"!{name}" for name in sorted(self.culprits)), *(f"?{name}" for name in sorted(self.suspects))]
         self._journal.write_text("".join(f"{line}\n" for line in known), "ascii")
 

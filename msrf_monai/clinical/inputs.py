@@ -25,7 +25,7 @@ from msrf_monai.clinical.series_rules import SeriesRules
 from msrf_monai.clinical.slide_inputs import dicom_slides, head_limits, is_dicom_slide, is_tiff_slide
 from msrf_monai.errors import InputError
 
-__all__ = ["InputOptions", "PlannedInput", "content_digest", "plan_inputs"]
+__all__ = ["InputOptions", "PlannedInput", "check_given", "content_digest", "plan_inputs"]
 
 _PICTURES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".ppm", ".pgm", ".pbm", ".gif", ".webp"}
 _PICTURES |= {".nii", ".gz", ".mhd", ".mha", ".svs", ".ndpi"}
@@ -44,6 +44,8 @@ class InputOptions:
     """Take the slices of a series that is no clean volume as single images."""
     part: tuple[int, int] | None = None
     """``(i, n)``: only the i-th of n parts, counted from 1; an input's part depends on nothing but its own name."""
+    hide_names: bool = False
+    """Name pictures by a hash too, where their file names may identify patients."""
     exclude: Path | None = None
     """A folder that is never searched: that of the results."""
 
@@ -115,11 +117,26 @@ def plan_inputs(inputs: Iterable[str | os.PathLike[str]], options: InputOptions)
     planned += [_of_refusal(tuple(map(str, each.paths)), each.refusal) for each in opened.refused]
     copies = ("duplicate", "it is a copy of a slice that is predicted already")
     planned += [PlannedInput((str(path),), skipped=copies) for path in opened.duplicates]
+    if options.hide_names:
+        planned = [replace(each, shows_name=False) for each in planned]
     named = _named(planned, found)
     if options.part is None:
         return named
     number, parts = options.part
     return [each for each in named if int(short_hash(each.folder), 16) % parts == number - 1]
+
+
+def check_given(inputs: Iterable[str | os.PathLike[str]]) -> None:
+    """Refuse inputs of which none exists, before anything is loaded or made for them.
+
+    Args:
+        inputs: files, folders and patterns.
+
+    Raises:
+        InputError: when there is nothing at any of the paths and no pattern fits.
+    """
+    if not any(os.path.lexists(each) for each in _expanded(inputs)):
+        raise InputError("no input was found; give a file, a folder that holds files, or a pattern that fits some")
 
 
 def content_digest(paths: Sequence[str], limits: Limits) -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 from msrf_monai.clinical.crashes import CrashJournal
 from msrf_monai.clinical.execution.engines import open_engine, open_model
 from msrf_monai.clinical.execution.roles import Observer
-from msrf_monai.clinical.inputs import PlannedInput, plan_inputs
+from msrf_monai.clinical.inputs import PlannedInput, check_given, plan_inputs
 from msrf_monai.clinical.ledger import Entry, Header, Ledger, State, digest_of_options
 from msrf_monai.clinical.lock import hold
 from msrf_monai.clinical.naming import short_hash
@@ -67,8 +67,11 @@ def predict(
         EngineError: when worker processes cannot begin, or die again and again.
         StorageError: when another run is writing there, or the disk takes nothing more; what is done stays whole.
     """
-    with PredictionRun(bundle, output, RunOptions(**options), observer=observer) as run:
-        done = run.do([inputs] if isinstance(inputs, str | os.PathLike) else inputs)
+    settings = RunOptions(**options)
+    many = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
+    check_given(many)
+    with PredictionRun(bundle, output, settings, observer=observer) as run:
+        done = run.do(many)
         run.report()
     return done.counted
 
@@ -111,7 +114,7 @@ class PredictionRun:
         observer: Observer | None = None,
     ) -> None:
         self._bundle = bundle
-        self._settings = settings
+        self.settings = settings
         self._observer = observer
         self._results = ResultFolder(Path(output))
         self._privacy = PrivateLogs()
@@ -132,7 +135,7 @@ class PredictionRun:
         return self._ledger.entries if self._ledger else {}
 
     def begin(self) -> Ledger:
-        """Open the manifest; ``do`` does it once it has found something, so that a mistyped input leaves nothing.
+        """Open the manifest; ``do`` does so once it has found something, and leaves none where it finds nothing.
 
         Returns:
             The manifest, which adds lines only in this run's threads.
@@ -143,10 +146,10 @@ class PredictionRun:
         """
         if self._ledger is None:
             self._results.clean()
-            if self._settings.watch_crashes:
+            if self.settings.watch_crashes:
                 self._journal = _journal(self.folder, self._stack)
-            self._ledger = self._stack.enter_context(Ledger(self.folder, _header(self._model, self._settings)))
-            self._sources = self._stack.enter_context(_sources(self.folder, self._settings))
+            self._ledger = self._stack.enter_context(Ledger(self.folder, _header(self._model, self.settings)))
+            self._sources = self._stack.enter_context(_sources(self.folder, self.settings))
         return self._ledger
 
     def do(self, inputs: Iterable[str | os.PathLike[str]], *, with_sources: bool = False) -> Batch:
@@ -162,7 +165,7 @@ class PredictionRun:
         Raises:
             InputError, ConfigError, StorageError: see ``predict``.
         """
-        settings = self._settings
+        settings = self.settings
         plan = plan_inputs(inputs, settings.input_options(self.folder))
         ledger = self.begin()
         _supersede(plan, self._results, ledger, self._sources)
@@ -220,12 +223,12 @@ class PredictionRun:
 
     def report(self) -> None:
         """Write ``summary.csv`` and ``report.html`` of everything in the folder, unless the settings say otherwise."""
-        if self._settings.report:
+        if self.settings.report:
             _report(self.folder)
 
     def __enter__(self) -> Self:
         """Take the folder and load the weights; raises what ``predict`` raises."""
-        results, settings = self._results, self._settings
+        results, settings = self._results, self.settings
         results.check_is_ours()
         with ExitStack() as stack:
             results.make()

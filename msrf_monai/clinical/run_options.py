@@ -51,6 +51,8 @@ class RunOptions:
     """Take the slices of a series that is no clean volume as single images."""
     convert_unusual: bool = False
     """Convert CMYK and grey with alpha instead of refusing them."""
+    hide_names: bool = False
+    """Name pictures by a hash, as DICOM files are, where their file names may identify patients."""
     part: tuple[int, int] | None = None
     """``(i, n)``: do only the i-th of n parts."""
     resume: bool = False
@@ -100,6 +102,7 @@ class RunOptions:
             rules=self.series_rules,
             slice_by_slice=self.slice_by_slice,
             part=self.part,
+            hide_names=self.hide_names,
             exclude=root,
         )
 
@@ -131,6 +134,7 @@ class RunOptions:
             "seg2d_geometry": self.seg2d_geometry,
             "repeatable_uids": self.repeatable_uids,
             "thumbnails": self.thumbnails,
+            "hide_names": self.hide_names,
         }
 
 

@@ -18,7 +18,6 @@ def load_predictor(
     settings: RunOptions,
     *,
     threads: int | None = None,
-    cache: Path | None = None,
     worker: int | None = None,
 ) -> Predictor:
     """Load a bundle's predictor as a run's settings want it.
@@ -27,7 +26,6 @@ def load_predictor(
         bundle: its folder.
         settings: of the run.
         threads: of one operation of the network; None for what the settings say.
-        cache: folder of exported networks; None for one that goes with the process.
         worker: number of this process where several do the work, which share the GPUs of a computer.
 
     Raises:
@@ -47,7 +45,6 @@ def load_predictor(
             weights=settings.weights,
             num_threads=threads or settings.num_threads,
             overrides=settings.overrides,
-            cache=cache,
         ),
     )
 

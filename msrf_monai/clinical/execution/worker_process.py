@@ -39,6 +39,7 @@ from msrf_monai.clinical.privacy import PrivateLogs, where
 from msrf_monai.clinical.reading import Limits
 from msrf_monai.clinical.result_folder import ResultFolder
 from msrf_monai.errors import MsrfError
+from msrf_monai.runtime import tune_allocator
 
 __all__ = ["main"]
 
@@ -49,6 +50,7 @@ _PR_SET_PDEATHSIG = 1
 def main() -> None:
     """Work for the process that has started this one: its arguments are a search path, a pipe and that process."""
     _end_with(int(sys.argv[-1]))
+    tune_allocator()
     channel = _Channel(Connection(int(sys.argv[-2])))
     privacy = PrivateLogs()
     status = 1
@@ -91,7 +93,6 @@ def _work(channel: _Channel, setup: Message, privacy: PrivateLogs) -> None:
         Path(setup["bundle"]),
         settings,
         threads=setup["threads"],
-        cache=None if setup["cache"] is None else Path(setup["cache"]),
         worker=setup["worker"],
     )
     identity = {"name": predictor.name, "version": predictor.version, "model_digest": predictor.model_digest}

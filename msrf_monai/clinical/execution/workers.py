@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, MutableSequence
 from contextlib import suppress
 from multiprocessing.connection import wait
@@ -96,19 +95,17 @@ class WorkerPool(Closing):
         self._workers: dict[int, WorkerHandle] = {}
         self._identity: _Identity | None = None
         self._failed_starts = 0
-        # all workers need the same exported network: the first one makes it, and later ones find it
-        is_exported = settings.backend not in ("eager", "torchscript")
-        self._cache = tempfile.TemporaryDirectory(prefix="msrf-monai-networks-") if is_exported else None
         self._setup: Message = {
             "bundle": str(bundle),
             "results": str(results),
             "options": options_message(settings),
             "threads": self._threads,
             "readers": self.readers,
-            "cache": self._cache.name if self._cache else None,
             "log_level": logging.getLogger("msrf_monai").getEffectiveLevel(),
         }
         try:
+            # all need the same exported network: the first one makes it, and the others find it in the user's cache
+            is_exported = settings.backend not in ("eager", "torchscript")
             self.fill(1 if is_exported else self.count)
         except BaseException:
             self.kill()
@@ -182,8 +179,6 @@ class WorkerPool(Closing):
         """End all workers at once; what they had in work is done by the next run."""
         while self._workers:
             self._workers.popitem()[1].kill()
-        if self._cache is not None:
-            self._cache.cleanup()
 
     def close(self) -> None:
         """End all workers: in order those that have nothing in work."""

@@ -88,10 +88,14 @@ class Courier(Closing):
         """What has been achieved so far, a record for each destination."""
         return list(self._delivered.values())
 
-    def wake(self) -> None:
-        """Look for new results now; raises what has ended the courier, such as a full disk."""
+    def check(self) -> None:
+        """Raise what has ended the courier, such as a full disk."""
         if self._error is not None:
             raise self._error
+
+    def wake(self) -> None:
+        """Look for new results now; raises as ``check`` does."""
+        self.check()
         self._wake.set()
 
     def finish(self) -> list[Delivered]:
@@ -106,8 +110,7 @@ class Courier(Closing):
         self._last.set()
         self._wake.set()
         self._thread.join()
-        if self._error is not None:
-            raise self._error
+        self.check()
         return self.delivered
 
     def close(self) -> None:
@@ -131,10 +134,11 @@ class Courier(Closing):
     def _round(self) -> None:
         for destination in self._destinations:
             records = self._deliveries.outstanding(self._entries(), destination.name)
+            before = self._delivered[destination.name]
             if not records:
+                self._delivered[destination.name] = replace(before, waiting=0, reason="")
                 continue
             result = self._deliveries.deliver(destination, records, backoff=self._backoff, stop=self._stop)
-            before = self._delivered[destination.name]
             self._delivered[destination.name] = before.plus(result)
             if result.waiting and result.reason != before.reason:
                 logger.warning("%d objects wait for %s: %s", result.waiting, destination.name, result.reason)

@@ -69,7 +69,7 @@ class DeliveryResult:
 
     accepted: int = 0
     refused: int = 0
-    """Those that the PACS refused for good, and files that are no longer what the manifest says."""
+    """Those that the PACS refused, and files that are no longer what the manifest says."""
     waiting: int = 0
     """Those that the PACS has not answered about; they are still outstanding."""
     reason: str = ""
@@ -113,7 +113,9 @@ class Deliveries(Closing):
         self._lines.close()
 
     def outstanding(self, entries: Iterable[Entry], destination: str) -> list[OutputRecord]:
-        """Return the DICOM objects that a PACS has not answered about yet.
+        """Return the DICOM objects that a PACS has not accepted yet.
+
+        What it has refused is among them once more in the next process: by then somebody may have mended the reason.
 
         Args:
             entries: of the manifest.
@@ -164,14 +166,14 @@ class Deliveries(Closing):
         count, rest = _Count(), iter(records)
         left, reason = 0, ""
         while chosen := list(islice(rest, batch)):
-            pending = self._intact(chosen, count)
+            pending = {self._folder / record.path: record for record in chosen}
             size = len(pending)
             try:
                 self._send(destination, pending, count, backoff, stop)
             except PacsError as error:
                 left, reason = left + len(pending), str(error)
                 # where others of the batch were answered about, the PACS is there: single objects make trouble
-                if len(pending) == size:
+                if pending and len(pending) == size:
                     left += sum(1 for _ in rest)
         return DeliveryResult(count.accepted, count.refused, left, reason)
 
@@ -189,25 +191,26 @@ class Deliveries(Closing):
                 raise PacsError("the delivery was stopped; the next one goes on from there")
             persistent(partial(self._attempt, destination, pending, count), backoff, stop=stop)
 
-    def _intact(self, records: Iterable[OutputRecord], count: _Count) -> dict[Path, OutputRecord]:
-        """Return the files of records that are what the manifest says, and count the others as refused."""
-        intact = {}
-        for record in records:
-            path = self._folder / record.path
+    def _drop_changed(self, destination: str, pending: dict[Path, OutputRecord], count: _Count) -> None:
+        """Refuse the files that are missing, or are not what the manifest said when they were chosen."""
+        for path, record in list(pending.items()):
             try:
                 is_intact = path.is_file() and path.stat().st_size == record.size and sha256_of(path) == record.sha256
             except OSError:
                 is_intact = False
-            if is_intact:
-                intact[path] = record
-            else:
+            if not is_intact:
+                reason = "changed: the file is missing, or has changed since it was written; it was not sent"
+                self._settle(destination, record, Sent(path, is_accepted=False, reason=reason))
+                del pending[path]
                 count.add(is_accepted=False)
-                logger.warning("%s is missing or has changed since it was written; it is not sent", record.path)
-        return intact
 
     def _attempt(self, destination: Destination, pending: dict[Path, OutputRecord], count: _Count) -> None:
         """Send what is pending; break off without an error when at least one answer came, since that is progress."""
+        # before each attempt: a result may have been made anew while the PACS was away
+        self._drop_changed(destination.name, pending, count)
         before = len(pending)
+        if not before:
+            return
         try:
             for sent in destination.send(list(pending)):
                 self._settle(destination.name, pending[sent.path], sent)
@@ -230,14 +233,15 @@ class Deliveries(Closing):
 
 
 def _parse(content: bytes, path: Path) -> set[tuple[str, str, str]]:
-    """Return destination, path and digest of every line."""
+    """Return destination, path and digest of everything that was accepted."""
     settled = set()
     for number, line in enumerate(content.split(b"\n")[:-1], start=1):
         try:
             values = json.loads(line)
             if values["state"] not in _STATES.values():
                 raise ValueError
-            settled.add((str(values["destination"]), str(values["path"]), str(values["sha256"])))
+            if values["state"] == _STATES[True]:
+                settled.add((str(values["destination"]), str(values["path"]), str(values["sha256"])))
         except (ValueError, TypeError, KeyError):
             raise DataError(
                 f"{path}: line {number} is damaged; put the file back from a copy, or remove it to send all again"

@@ -32,6 +32,7 @@ _ADDRESS = re.compile(r"(?P<aet>[^@]+)@(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[^
 
 _ACCEPTED = {0x0000, 0x0001, 0x0107, 0x0111, 0x0116, 0xB000, 0xB006, 0xB007}
 """Success; warnings, upon which the peer keeps the object; and 0x0111: it has an object of this UID already."""
+_GONE = "changed: the file is no longer there"
 _REFUSED = {
     0x0105: "bad_value: the peer finds a value in the object that it does not allow",
     0x0117: "bad_instance: the peer finds the object's UID invalid",
@@ -133,6 +134,8 @@ class StoreDestination:
                 items.append(_Item(path, file_header(path), path.stat().st_size))
             except RefusedInput as error:
                 yield Sent(path, False, f"{error.code}: {error.sentence}")
+            except FileNotFoundError:
+                yield Sent(path, False, _GONE)
         postponed = 0
         for batch in _batches(items):
             postponed += yield from self._send_batch(batch)
@@ -152,7 +155,10 @@ class StoreDestination:
                     reason = "no_context: the peer takes no objects of this class in this transfer syntax"
                     yield Sent(item.path, False, reason)
                     continue
-                answer = self._answer(item.path, self._store(association, item))
+                try:
+                    answer = self._answer(item.path, self._store(association, item))
+                except FileNotFoundError:
+                    answer = Sent(item.path, False, _GONE)
                 if answer is None:
                     postponed += 1
                 else:

@@ -22,11 +22,13 @@ from msrf_monai.errors import InputError, PacsError
 __all__ = ["predict_archive"]
 
 _OBJECTS = 64
-"""Objects that are predicted together, and studies that are fetched ahead meanwhile."""
+"""Objects that are predicted together."""
+_AHEAD = 8
+"""Studies that are fetched meanwhile."""
 _AT_FIRST = 20.0
 """Seconds to wait for an archive that does not answer the query."""
-_ATTEMPTS = 3
-"""At one study, while the archive answers otherwise."""
+_WAITS = (1.0, 5.0, 20.0, 0.0)
+"""Seconds after each attempt at one study, while the archive answers otherwise."""
 
 
 def predict_archive(
@@ -96,7 +98,7 @@ class _Job:
         at_hand: list[_Fetched] = []
         with (
             ThreadPoolExecutor(1, "fetcher") as fetcher,
-            closing(ahead_of(fetcher, fetch, studies, _OBJECTS)) as incoming,
+            closing(ahead_of(fetcher, fetch, studies, _AHEAD)) as incoming,
         ):
             for each in incoming:
                 if each.study is None:
@@ -151,7 +153,7 @@ class _Fetch:
     def __call__(self, uid: str) -> _Fetched:
         """Return what has become of it; raises ``PacsError`` when the archive is away for too long."""
         why = ""
-        for attempt in range(_ATTEMPTS):
+        for seconds in _WAITS:
             try:
                 return self._once(uid)
             except PacsError as error:
@@ -160,7 +162,7 @@ class _Fetch:
                     break
             # is it this study, or the whole archive? The latter is waited for
             persistent(self._archive.check_alive, self._backoff, stop=self._stop)
-            if self._stop.wait(attempt):
+            if self._stop.wait(seconds):
                 break
         return _Fetched(uid, why=why)
 

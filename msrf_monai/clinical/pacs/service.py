@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,6 +41,8 @@ class ServiceOptions:
     """Studies that are predicted together."""
     keep_received: bool = False
     """Leave in the inbox what has been predicted."""
+    keep_failed: bool = True
+    """Leave there what could not be predicted; False where it can be had again."""
     poll: float = 1.0
     """Seconds between two looks at the inbox while nothing arrives."""
 
@@ -132,19 +135,18 @@ class Service:
             StorageError: when the disk takes nothing more; what has been acknowledged stays in the inbox.
         """
         self._wake_courier()  # for what an earlier run has left
-        is_report_due = False
+        report = _Report(self._run)
         while not self._stop.is_set():
             ready = self._ready()
             if ready:
                 self.work(ready)
-                is_report_due = True
+                report.is_due = True
                 continue
-            if is_report_due:
-                self._run.report()
-                is_report_due = False
-            self._wake_courier()
+            report.write_when_cheap()
+            if self._courier is not None:
+                self._courier.check()
             self._stop.wait(self._options.poll)
-        if is_report_due:
+        if report.is_due:
             self._run.report()
         return self._courier.delivered if self._courier else []
 
@@ -171,11 +173,12 @@ class Service:
         }
         for study, paths in files.items():
             if not self._options.keep_received:
-                self._inbox.remove(study, [path for path in paths if path not in failed])
+                kept = failed if self._options.keep_failed else set()
+                self._inbox.remove(study, [path for path in paths if path not in kept])
             changed = _changed(study)
             if all(seen.get(path) == _changed(path) for path in self._inbox.files(study)):
                 self._tried[study] = changed
-        if failed:
+        if failed and self._options.keep_failed:
             logger.warning("%d objects could not be predicted and stay in the inbox; see the report", len(failed))
         self._wake_courier()
         return batch
@@ -192,6 +195,22 @@ class Service:
     def _wake_courier(self) -> None:
         if self._courier is not None:
             self._courier.wake()
+
+
+class _Report:
+    """Writes the report of a folder that grows, so that it takes a twentieth of the time at most."""
+
+    def __init__(self, run: PredictionRun) -> None:
+        self._run = run
+        self._not_before = 0.0
+        self.is_due = False
+
+    def write_when_cheap(self) -> None:
+        begun = time.monotonic()
+        if self.is_due and begun >= self._not_before:
+            self._run.report()
+            self.is_due = False
+            self._not_before = begun + 20 * (time.monotonic() - begun)
 
 
 def _changed(path: Path) -> int:

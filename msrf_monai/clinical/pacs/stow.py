@@ -26,8 +26,9 @@ _ANSWER_BYTES = 1 << 26
 _BY_OBJECT = (400, 406, 409, 413, 415, 422, 500)
 """Status codes that one object may bring about for all that came with it."""
 _DUPLICATE = 0x0111
+_PASSING = (0x0000, 0x0110)
+"""The server does not say why, or failed to process the object: it may succeed later."""
 _REASONS = {
-    0x0110: "the server failed to process it",
     0x0117: "the server finds it invalid",
     0x0122: "the server does not store objects of its kind",
     0x0124: "the server does not allow it",
@@ -136,13 +137,19 @@ class StowDestination(Closing):
             return Sent(file.path, is_accepted=True)
         if reason is None:
             return reply.trouble or PacsError(f"{self.name} took an object and said nothing about it; look at its log")
-        if reason & 0xFF00 == 0xA700:
-            return PacsError(f"{self.name} has no space left, or too much to do (failure 0x{reason:04X})")
+        if reason & 0xFF00 == 0xA700 or reason in _PASSING:
+            return PacsError(f"{self.name} could not store an object (failure 0x{reason:04X}); look at its log")
         sentence = _REASONS.get(reason, "the server does not accept it")
         return Sent(file.path, is_accepted=False, reason=f"failure_0x{reason:04X}: {sentence}")
 
     def _post(self, batch: Sequence[_File]) -> _Reply:
         body = MultipartFiles([file.path for file in batch], [file.size for file in batch])
+        try:
+            return self._ask(body)
+        except FileNotFoundError:
+            raise PacsError(f"a file went while it was sent to {self.name}") from None
+
+    def _ask(self, body: MultipartFiles) -> _Reply:
         with self._connection.post("/studies", _JSON, body.content_type, body) as answer:
             trouble = None
             try:

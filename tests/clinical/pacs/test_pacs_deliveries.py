@@ -271,10 +271,45 @@ def test_a_file_that_is_not_what_the_manifest_says_is_not_sent(
             path.mkdir()
     with caplog.at_level(logging.WARNING), Deliveries(tmp_path) as deliveries:
         result = deliveries.deliver(pacs, records, backoff=NOW_OR_NEVER)
+        assert deliveries.outstanding([entry_of(*records)], pacs.name) == []
+    with Deliveries(tmp_path) as later:
         # a run with --resume makes it anew, with the same digest
-        assert deliveries.outstanding([entry_of(*records)], pacs.name) == records[:1]
+        assert later.outstanding([entry_of(*records)], pacs.name) == records[:1]
     assert (result.accepted, result.refused, pacs.taken) == (1, 1, ["1.dcm"])
-    assert caplog.messages == ["0.dcm is missing or has changed since it was written; it is not sent"]
+    (message,) = caplog.messages
+    assert "refused 0.dcm: changed: the file is missing, or has changed since it was written" in message
+    assert [line["state"] for line in lines_of(tmp_path)] == ["refused", "accepted"]
+
+
+def test_a_result_that_is_made_anew_while_the_pacs_is_away_is_not_sent_as_the_old_one(tmp_path: Path) -> None:
+    record = record_in(tmp_path, "seg.dcm")
+    waits: list[Path] = []
+
+    def judge(pacs: Pacs, path: Path) -> Sent:
+        if not waits:
+            waits.append(path)
+            path.write_bytes(b"made anew")
+            raise PacsError("away")
+        raise AssertionError("it was sent")
+
+    with Deliveries(tmp_path) as deliveries:
+        result = deliveries.deliver(Pacs(judge), [record], backoff=SOON)
+    assert (result.accepted, result.refused, result.waiting) == (0, 1, 0)
+
+
+def test_what_was_refused_is_tried_again_by_the_next_process_and_not_by_this_one(tmp_path: Path) -> None:
+    record = record_in(tmp_path, "seg.dcm")
+    strict = Pacs(lambda pacs, path: Sent(path, False, "no_context: it takes none of these"))
+    with Deliveries(tmp_path) as deliveries:
+        deliveries.deliver(strict, [record], backoff=NOW_OR_NEVER)
+        assert deliveries.outstanding([entry_of(record)], Pacs.name) == []
+    with Deliveries(tmp_path) as later:
+        again = later.outstanding([entry_of(record)], Pacs.name)
+        result = later.deliver(Pacs(), again, backoff=NOW_OR_NEVER)
+    with Deliveries(tmp_path) as last:
+        assert last.outstanding([entry_of(record)], Pacs.name) == []
+    assert again == [record]
+    assert (result.accepted, result.refused) == (1, 0)
 
 
 def test_a_full_disk_stops_the_delivery_and_the_object_counts_as_not_sent(

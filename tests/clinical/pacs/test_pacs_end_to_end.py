@@ -18,8 +18,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import support.pacs_objects
+from msrf_monai.cli.listen import app as listen
 from msrf_monai.cli.predict import app
 from msrf_monai.clinical.ledger import read_manifest
+from msrf_monai.clinical.pacs import fetching
 from msrf_monai.clinical.pacs.retry import Backoff
 from msrf_monai.clinical.pacs.web import FoundStudy, WebArchive
 from msrf_monai.errors import PacsError
@@ -103,6 +105,29 @@ def end(process: subprocess.Popen[str]) -> tuple[int, str]:
     process.send_signal(signal.SIGTERM)
     said = "".join(process.communicate(timeout=60))
     return process.returncode, said
+
+
+def test_a_service_that_is_ended_while_it_loads_ends_as_asked(repository: Path, tmp_path: Path, port: int) -> None:
+    words = ["listen", str(repository / BUNDLE), "--output", str(tmp_path / "out"), "--any-caller", "--port", str(port)]
+    code = f"""
+import os, signal, sys
+import msrf_monai.clinical.predictor as predictor
+predictor.Predictor.from_bundle = classmethod(lambda cls, *given: os.kill(os.getpid(), signal.SIGTERM))
+from msrf_monai.cli.main import main
+sys.argv[1:] = {words!r}
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+
+
+def test_a_service_that_nobody_may_send_to_is_refused(repository: Path, tmp_path: Path) -> None:
+    done = CliRunner().invoke(listen, [str(repository / BUNDLE), "--output", str(tmp_path / "out")])
+
+    assert done.exit_code == 2
+    assert "nobody may send: name the peers with --allow AET" in done.stderr
 
 
 def results_at(server: Orthanc) -> dict[str, bytes]:
@@ -190,6 +215,28 @@ def test_studies_are_fetched_and_results_sent_by_dicomweb(
 
 
 @pytest.mark.usefixtures("stand_in")
+def test_an_object_that_failed_is_fetched_again_when_it_is_mended_in_the_archive(
+    images: list[Path], pacs: Orthanc, tmp_path: Path, repository: Path
+) -> None:
+    good = pydicom.dcmread(images[2])
+    broken = pydicom.dcmread(images[2])
+    broken.Rows = 100_000
+    broken.save_as(tmp_path / "broken.dcm")
+    fill(pacs, [tmp_path / "broken.dcm"])
+    web = ("--from-dicomweb", pacs.dicomweb, "--query", "PatientID=PLANTED*")
+
+    first = predict(repository, tmp_path / "out", *web)
+    good.save_as(tmp_path / "good.dcm")
+    fill(pacs, [tmp_path / "good.dcm"])
+    second = predict(repository, tmp_path / "out", *web, "--resume")
+
+    assert first.exit_code == 3
+    assert "0 done, 1 failed" in first.stdout
+    assert second.exit_code == 0, second.output
+    assert "1 done, 0 failed" in second.stdout
+
+
+@pytest.mark.usefixtures("stand_in")
 def test_files_are_predicted_and_results_wait_for_a_server_that_is_away(
     images: list[Path], pacs: Orthanc, tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,6 +273,7 @@ def test_a_study_that_cannot_be_fetched_is_a_line_until_it_can(
     web = ("--from-dicomweb", pacs.dicomweb, "--query", "PatientID=PLANTED*")
     with monkeypatch.context() as patch:
         patch.setattr(WebArchive, "fetch", fail)
+        patch.setattr(fetching, "_WAITS", (0.0, 0.0))
         done = predict(repository, tmp_path / "out", *web)
     states = sorted((entry.state, entry.code) for entry in read_manifest(tmp_path / "out").entries)
     again = predict(repository, tmp_path / "out", *web, "--resume")
@@ -269,15 +317,18 @@ def test_an_archive_that_stays_away_ends_the_run(
     [
         (["--query", "StudyDate=20240101"], "--from-dicomweb URL is missing"),
         (["in.dcm", "--from-dicomweb", "http://127.0.0.1:1/x", "--query", "StudyDate=1"], "takes the place of INPUT"),
-        (["--from-dicomweb", "http://127.0.0.1:1/x", "--query", "StudyDate"], "expected KEYWORD=VALUE"),
-        (["in.dcm", "--send-to", "nobody"], "AET@"),
+        (["--from-dicomweb", "http://127.0.0.1:1/x", "--query", "ROE^RICHARD"], "--query takes KEYWORD=VALUE"),
+        (["--from-dicomweb", "http://127.0.0.1:1/x", "--query", "A=1", "--query", "A=2"], "A=… is given twice"),
+        ([".", "--send-to", "nobody"], "AET@"),
+        (["in.dcm", "nor.dcm"], "no input was found"),
         ([], "give INPUT"),
     ],
-    ids=["query-alone", "both", "no-value", "no-peer", "nothing"],
+    ids=["query-alone", "both", "no-value", "twice", "no-peer", "mistyped", "nothing"],
 )
 def test_a_wrong_use_is_one_sentence_and_2(repository: Path, tmp_path: Path, arguments: list[str], said: str) -> None:
     done = predict(repository, tmp_path / "out", *arguments)
 
     assert done.exit_code == 2
     assert said in done.stderr
+    assert "ROE" not in done.output
     assert not (tmp_path / "out" / "manifest.jsonl").exists()

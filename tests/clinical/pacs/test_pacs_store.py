@@ -264,6 +264,17 @@ def test_what_is_no_dicom_is_refused_without_being_sent(start: Start, tmp_path: 
     }
 
 
+def test_a_file_that_goes_while_others_are_sent_is_refused_and_stops_nothing(start: Start, tmp_path: Path) -> None:
+    paths = made(tmp_path, 3)
+    answers = to(start()).send(paths)
+    first = next(answers)
+    paths[1].unlink()
+    said = [first, *answers]
+    assert [each.is_accepted for each in said] == [True, False, True]
+    assert said[1].reason == "changed: the file is no longer there"
+    assert [each.reason for each in to(start()).send(paths[1:2])] == ["changed: the file is no longer there"]
+
+
 def test_nothing_to_send_asks_for_no_association(start: Start) -> None:
     peer = start()
 

@@ -199,15 +199,16 @@ def test_each_item_of_an_answer_counts_for_its_object(tmp_path: Path) -> None:
     assert len(server.requests) == 1
 
 
-def test_a_server_without_space_is_asked_again_later(tmp_path: Path) -> None:
+@pytest.mark.parametrize("reason", [0xA700, 0x0110, 0x0000], ids=["no-space", "failed", "no-reason"])
+def test_a_server_that_may_take_it_later_is_asked_again_later(tmp_path: Path, reason: int) -> None:
     def answer(request: Request, handler: Any) -> tuple[int, str, bytes]:
         first, *others = uids_in(request.body)
-        return said([first], dict.fromkeys(others, 0xA700), status=202)
+        return said([first], dict.fromkeys(others, reason), status=202)
 
     paths, sent = objects_in(tmp_path, 3), []
     with WebServer(answer) as server, StowDestination(server.url) as destination:
         answers = destination.send(paths)
-        with pytest.raises(PacsError, match=r"no space left.*0xA700") as caught:
+        with pytest.raises(PacsError, match=f"could not store an object .*0x{reason:04X}") as caught:
             sent.extend(iter(lambda: next(answers), None))
     assert not caught.value.is_lasting
     assert sent == [Sent(paths[0], is_accepted=True)]

@@ -80,6 +80,16 @@ def test_an_input_alone_in_work_is_the_culprit_until_it_is_finished(tmp_path: Pa
     assert CrashJournal(tmp_path).culprits == set()
 
 
+def test_an_input_that_was_begun_again_is_in_work_again(tmp_path: Path) -> None:
+    journal = CrashJournal(tmp_path)
+    journal.begin("a")
+    journal.end("a")
+    journal.begin("a")
+    (tmp_path / CRASH).write_text("Fatal Python error: Aborted")
+
+    assert CrashJournal(tmp_path).culprits == {"a"}
+
+
 def test_a_process_that_was_killed_from_outside_accuses_nobody(tmp_path: Path) -> None:
     journal = CrashJournal(tmp_path)
     journal.begin("a")

@@ -97,6 +97,24 @@ def test_the_result_itself_belongs_to_its_patient_and_the_list_to_its_owner(plan
     assert sources.stat().st_mode & 0o077 == 0
 
 
+def test_names_of_pictures_can_be_hidden_too(tmp_path: Path) -> None:
+    save_picture(tmp_path / "in" / "SECRET_19500131.png")
+    (tmp_path / "in" / "SECRET_bad.png").write_bytes(b"no picture")
+
+    shown = predict(ThresholdPredictor(), tmp_path / "in", tmp_path / "shown")  # type: ignore[arg-type]
+    hidden = predict(  # type: ignore[arg-type]
+        ThresholdPredictor(), tmp_path / "in", tmp_path / "hidden", hide_names=True, source_list=False
+    )
+
+    def told(folder: Path) -> str:
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        return " ".join([*map(str, folder.rglob("*")), *(path.read_text("latin-1") for path in files)])
+
+    assert (shown.done, shown.failed) == (hidden.done, hidden.failed) == (1, 1)
+    assert "SECRET" in told(tmp_path / "shown")
+    assert not any(word in told(tmp_path / "hidden") for word in PLANTED)
+
+
 def test_the_list_of_sources_can_be_left_out(planted: Path) -> None:
     predict(ThresholdPredictor(), planted / "in", planted / "out", source_list=False, outputs=("mask",), report=False)
 
