@@ -6,6 +6,7 @@ waits for the next one.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -71,8 +72,9 @@ class Stages(Closing):
         self._opener = opener
         self._record = record
         self._ahead = _AHEAD * readers
-        self._readers = ThreadPoolExecutor(readers, "reader", initializer=privacy.join)
-        self._writer = ThreadPoolExecutor(1, "writer", initializer=privacy.join)
+        self._join = _Joining(privacy)
+        self._readers = ThreadPoolExecutor(readers, "reader", initializer=self._join)
+        self._writer = ThreadPoolExecutor(1, "writer", initializer=self._join)
 
     def work(self, inputs: Iterable[PlannedInput]) -> None:
         """Take inputs through all stages.
@@ -98,6 +100,7 @@ class Stages(Closing):
         """End the threads."""
         self._readers.shutdown()
         self._writer.shutdown()
+        self._join.end()
 
     def _after_reading(self, each: Opened, readers: Executor) -> Callable[[], None]:
         """Predict what can be predicted, and return what is left for the writer to do."""
@@ -161,6 +164,30 @@ def _done(planned: PlannedInput, digest: str, written: Written, timings: dict[st
         frames=frames,
     )
     return Opened(planned, entry=entry)
+
+
+class _Joining:
+    """Prepares a thread that reads or writes beside the network.
+
+    Such a thread computes alone: with helpers of its own there would be more threads than processors, and OpenMP then
+    lets those of the network sleep at the end of every operation, where they otherwise wait awake.
+    """
+
+    def __init__(self, privacy: PrivateLogs) -> None:
+        self._privacy = privacy
+        self._torch: Any = sys.modules.get("torch")
+        # what a thread sets holds for itself and for those that have not computed yet: this one has, from here on
+        self._threads = self._torch.get_num_threads() if self._torch else 0
+
+    def __call__(self) -> None:
+        self._privacy.join()
+        if self._torch:
+            self._torch.set_num_threads(1)
+
+    def end(self) -> None:
+        """Let threads that begin later compute as before."""
+        if self._torch:
+            self._torch.set_num_threads(self._threads)
 
 
 class _Later:

@@ -272,7 +272,8 @@ def test_a_file_that_goes_while_others_are_sent_is_refused_and_stops_nothing(sta
     said = [first, *answers]
     assert [each.is_accepted for each in said] == [True, False, True]
     assert said[1].reason == "changed: the file is no longer there"
-    assert [each.reason for each in to(start()).send(paths[1:2])] == ["changed: the file is no longer there"]
+    (gone,) = to(start()).send(paths[1:2])
+    assert gone.reason == "missing: the file cannot be opened; check the path"
 
 
 def test_nothing_to_send_asks_for_no_association(start: Start) -> None:
