@@ -144,6 +144,7 @@ def test_every_option_is_sent_or_is_the_business_of_the_run_alone() -> None:
     alone = {
         "series_rules",
         "slice_by_slice",
+        "hide_names",
         "part",
         "resume",
         "source_list",
