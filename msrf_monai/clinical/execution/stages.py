@@ -169,8 +169,8 @@ def _done(planned: PlannedInput, digest: str, written: Written, timings: dict[st
 class _Joining:
     """Prepares a thread that reads or writes beside the network.
 
-    Such a thread computes alone: with helpers of its own there would be more threads than processors, and OpenMP then
-    lets those of the network sleep at the end of every operation, where they otherwise wait awake.
+    Such a thread computes alone: with helpers of its own there would be more threads than processors, which slows those
+    of the network down.
     """
 
     def __init__(self, privacy: PrivateLogs) -> None:
