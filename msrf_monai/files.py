@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,12 +17,12 @@ from msrf_monai.errors import StorageError
 __all__ = ["Closing", "atomic_write", "sha256_of", "storing", "umask", "write_bytes", "write_text"]
 
 
-class Closing:
+class Closing(ABC):
     """What can be closed, and is at the end of a ``with`` block."""
 
+    @abstractmethod
     def close(self) -> None:
         """Give back what is held."""
-        raise NotImplementedError
 
     def __enter__(self) -> Self:
         return self

@@ -6,13 +6,11 @@ import json
 import os
 import shutil
 import subprocess
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -21,6 +19,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from PIL import Image
+
+from support.loopback import Served
 
 __all__ = ["Ohif", "Page", "View"]
 
@@ -72,7 +72,7 @@ class Page:
     problems: tuple[str, ...]
 
 
-class Ohif:
+class Ohif(Served):
     """Serves the viewer on loopback; skips the test when something for it is missing.
 
     Args:
@@ -82,19 +82,7 @@ class Ohif:
     def __init__(self, dicomweb: str) -> None:
         self._tools = _tools()
         handler = partial(_Handler, dicomweb, directory=self._tools["OHIF_DIST"])
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-
-    def __enter__(self) -> Ohif:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        super().__init__(ThreadingHTTPServer(("127.0.0.1", 0), handler))
 
     def show(self, study: str, folder: Path, images: Sequence[str] = ("",)) -> Page:
         """Open a study, load its only segmentation and take pictures.

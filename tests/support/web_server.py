@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import ssl
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
 from typing import Any
+
+from support.loopback import Served
 
 __all__ = ["Request", "WebServer", "matches", "multipart"]
 
@@ -24,7 +24,7 @@ class Request:
     body: bytes
 
 
-class WebServer:
+class WebServer(Served):
     """Answers every request by a function.
 
     Args:
@@ -75,23 +75,12 @@ class WebServer:
             self._server.socket = context.wrap_socket(
                 self._server.socket, server_side=True, do_handshake_on_connect=False
             )
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+        super().__init__(self._server)
 
     @property
     def url(self) -> str:
         """Of its DICOMweb service."""
         return f"{self._scheme}://127.0.0.1:{self._server.server_port}/dicom-web"
-
-    def __enter__(self) -> WebServer:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
 
 
 def multipart(content: bytes, *, end: bytes = b"\r\n--edge--\r\n") -> tuple[int, str, bytes]:

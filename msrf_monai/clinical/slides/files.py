@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+from abc import abstractmethod
 from pathlib import Path
 
 from msrf_monai.clinical.reading import RefusalCode, RefusedInput
@@ -92,9 +93,9 @@ class SeekableReader(io.RawIOBase):
         super().__init__()
         self._position = 0
 
+    @abstractmethod
     def _end(self) -> int:
         """Return the place behind the last byte."""
-        raise NotImplementedError
 
     def readable(self) -> bool:
         """It is."""

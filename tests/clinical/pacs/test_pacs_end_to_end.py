@@ -37,11 +37,8 @@ AET = "SEGMENTER"
 
 
 @pytest.fixture
-def images(data_root: Path, tmp_path: Path) -> list[Path]:
-    samples = data_root / "dicom_samples"
-    if not samples.is_dir():
-        pytest.skip("no dicom_samples in MSRF_DATA_DIR")
-    return mixed_objects(samples, tmp_path / "images", COUNT)
+def images(dicom_samples: Path, tmp_path: Path) -> list[Path]:
+    return mixed_objects(dicom_samples, tmp_path / "images", COUNT)
 
 
 @pytest.fixture

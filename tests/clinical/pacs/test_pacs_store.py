@@ -103,15 +103,12 @@ def to(peer: Peer, **options: Any) -> StoreDestination:
 
 
 @pytest.fixture
-def results(data_root: Path, tmp_path: Path) -> list[Path]:
+def results(dicom_samples: Path, tmp_path: Path) -> list[Path]:
     """Every kind of DICOM object that predictions are written as, and what they were predicted from."""
     pytest.importorskip("highdicom", reason="highdicom is not installed: pip install 'msrf-monai[clinical]'")
-    folder = data_root / "dicom_samples"
-    if not folder.is_dir():
-        pytest.skip("no DICOM samples here")
-    paths = sorted(folder.glob("*.dcm"))
+    paths = sorted(dicom_samples.glob("*.dcm"))
     for name in SOURCES:
-        case = open_case(folder / name)
+        case = open_case(dicom_samples / name)
         mask = blobs(case.info.frames, case.info.rows, case.info.columns)
         target = tmp_path / name
         written = write_outputs(

@@ -38,15 +38,12 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
 
 
 @pytest.fixture(scope="module")
-def results(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[OutputRecord]]:
+def results(dicom_samples: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[OutputRecord]]:
     """Every kind of DICOM object, of a photograph, a clip and a CT."""
-    samples = data_root / "dicom_samples"
-    if not samples.is_dir():
-        pytest.skip("no DICOM samples here")
     root = tmp_path_factory.mktemp("results")
     records = []
     for name in ("fundus_op8.dcm", "us_multiframe_rgb.dcm", "cxr_dx_mono1.dcm"):
-        case = open_case(samples / name)
+        case = open_case(dicom_samples / name)
         mask = blobs(case.info.frames, case.info.rows, case.info.columns)
         folder = root / name.partition(".")[0]
         folder.mkdir()
