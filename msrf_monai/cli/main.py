@@ -28,6 +28,7 @@ class LazyGroup(TyperGroup):
         "doctor": ("msrf_monai.cli.doctor", "Show what works here, and what to install for the rest."),
         "experiment": ("msrf_monai.cli.experiment", "Compare variants of a bundle by cross-validation."),
         "info": ("msrf_monai.cli.info", "Show this installation and its bundles."),
+        "label": ("msrf_monai.cli.label", "Start MONAI Label with our bundles, for annotators."),
         "listen": ("msrf_monai.cli.listen", "Predict what a PACS sends, and send the results back."),
         "predict": ("msrf_monai.cli.predict", "Predict clinical files with a bundle: DICOM, pictures, volumes."),
     }
