@@ -95,7 +95,7 @@ def draw_thumbnail(case: Case, prediction: Prediction, segments: Sequence[Segmen
             small = _shrunk(plane, columns, rows)
             outlines, _ = cv2.findContours(small, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
             cv2.drawContours(drawn, outlines, -1, [int(part) for part in segment.rgb], _thickness(small))
-    _, content = cv2.imencode(".png", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 6])
+    _, content = cv2.imencode(".png", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 4])
     return Artefact(("thumbnail",), "thumbnail.png", bytes(content), partial(check_png, expected=drawn))
 
 

@@ -23,6 +23,12 @@ from msrf_monai.errors import InputError, StorageError
 __all__ = ["affine_of", "as_stored", "check_nifti", "check_png", "encode_nifti", "encode_png_mask"]
 
 Affine = npt.NDArray[np.float64]
+# Masks are runs of equal values: without a filter they become smaller than with one, in a quarter of the time.
+_FLAT_AREAS = [
+    *(cv2.IMWRITE_PNG_COMPRESSION, 1),
+    *(cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE),
+    *(cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE),
+]
 _UNREADABLE = (OSError, EOFError, ValueError, zlib.error, WrapStructError, HeaderDataError, ImageFileError)
 
 
@@ -56,7 +62,7 @@ def encode_png_mask(mask: npt.NDArray[np.uint8]) -> bytes:
     """
     if mask.ndim != 2 or mask.dtype != np.uint8:
         raise InputError(f"a PNG mask is (H, W) uint8, got {mask.shape} {mask.dtype}; write clips as NIfTI")
-    _, content = cv2.imencode(".png", mask, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    _, content = cv2.imencode(".png", mask, _FLAT_AREAS)
     return bytes(content)
 
 
