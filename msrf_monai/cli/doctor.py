@@ -89,6 +89,7 @@ _LIBRARIES = (
     _Library("writing", "report.html", "jinja2", "jinja2"),
     _Library("slides", "DICOM whole slides", "pydicom.pixels", "pydicom"),
     _Library("slides", "tiles of TIFF and SVS", "imagecodecs", "imagecodecs"),
+    _Library("slides", "NDPI, MIRAX and others' (OpenSlide)", "openslide", "openslide-python openslide-bin"),
     _Library("slides", "masks as pyramid OME-TIFF", "tifffile", "tifffile"),
     _Library("network", "C-STORE in and out (pynetdicom)", "pynetdicom", "pynetdicom"),
     _Library("network", "DICOMweb (requests)", "requests", "requests"),

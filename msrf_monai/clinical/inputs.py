@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from msrf_monai.clinical.case import Case
-from msrf_monai.clinical.naming import Naming, folder_names, safe_name, short_hash
+from msrf_monai.clinical.naming import Naming, folder_names, is_picture_name, safe_name, short_hash
 from msrf_monai.clinical.reading import Limits, RefusalCode, RefusedInput, kind_of, open_series
 from msrf_monai.clinical.reading.dicom_header import parse_dicom
 from msrf_monai.clinical.reading.metaimage import voxel_file
@@ -22,13 +22,11 @@ from msrf_monai.clinical.reading.opening import FileKind
 from msrf_monai.clinical.reading.quiet import quiet_pydicom
 from msrf_monai.clinical.reading.regular import check_inside, digest_of, read_head, read_regular
 from msrf_monai.clinical.series_rules import SeriesRules
-from msrf_monai.clinical.slide_inputs import dicom_slides, head_limits, is_dicom_slide, is_tiff_slide
+from msrf_monai.clinical.slide_inputs import dicom_slides, files_of_slide, head_limits, is_dicom_slide
 from msrf_monai.errors import InputError
 
 __all__ = ["InputOptions", "PlannedInput", "check_given", "content_digest", "plan_inputs"]
 
-_PICTURES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".ppm", ".pgm", ".pbm", ".gif", ".webp"}
-_PICTURES |= {".nii", ".gz", ".mhd", ".mha", ".svs", ".ndpi"}
 _SHOWN = ("raster", "nifti", "metaimage")
 _SYSTEM_FILES = {".ds_store", "thumbs.db", "desktop.ini"}
 
@@ -191,13 +189,12 @@ def _files_below(root: str, outside: str | None, refused: list[PlannedInput]) ->
 
 
 def _sort_out(found: dict[str, _Found], limits: Limits) -> tuple[list[PlannedInput], list[Path]]:
-    """Tell DICOM files from everything else; the voxels of a MetaImage header are no input of their own."""
+    """Tell DICOM files from everything else; what another file names as a part of its own is no input of its own."""
     singles: dict[str, PlannedInput] = {}
     kinds: dict[str, FileKind] = {}
-    voxels: set[str] = set()
+    parts: set[str] = set()
     slides: list[Path] = []
     for path, each in found.items():
-        by_name = Path(path).suffix.lower() in _PICTURES
         if Path(path).name.lower() in _SYSTEM_FILES:
             singles[path] = PlannedInput((path,), skipped=("system_file", "it belongs to the operating system"))
             continue
@@ -206,20 +203,25 @@ def _sort_out(found: dict[str, _Found], limits: Limits) -> tuple[list[PlannedInp
                 check_inside(Path(path), Path(each.root))
             head = read_head(Path(path), head_limits(limits))
             kinds[path] = kind_of(head)
-            is_slide = kinds[path] == "raster" and is_tiff_slide(Path(path), head, limits)
-            singles[path] = PlannedInput((path,), shows_name=by_name or kinds[path] in _SHOWN, is_slide=is_slide)
+            singles[path] = _of_file(path, head, kinds[path], limits)
+            parts |= set(singles[path].paths[1:])
             if kinds[path] == "dicom" and is_dicom_slide(head):
                 slides.append(Path(path))
             if kinds[path] == "metaimage":
-                voxels.add(str(voxel_file(Path(path), limits)))
+                parts.add(str(voxel_file(Path(path), limits)))
         except RefusedInput as refusal:
-            singles[path] = PlannedInput((path,), refusal=refusal, shows_name=by_name)
-    owned = {path for path in voxels if kinds.get(path) in ("unknown", "raster", "gzip", "archive")}
+            singles[path] = PlannedInput((path,), refusal=refusal, shows_name=is_picture_name(path))
+    owned = {path for path in parts if kinds.get(path) in ("unknown", "raster", "gzip", "archive")}
     dicom = [Path(path) for path, kind in kinds.items() if kind == "dicom"]
     left = owned | set(map(str, dicom))
     planned = [each for path, each in singles.items() if path not in left]
     planned += [PlannedInput(files, key=f"series:{uid}", is_slide=True) for uid, files in dicom_slides(slides)]
     return planned, [path for path in dicom if path not in set(slides)]
+
+
+def _of_file(path: str, head: bytes, kind: FileKind, limits: Limits) -> PlannedInput:
+    slide = () if kind == "dicom" else files_of_slide(Path(path), head, limits)
+    return PlannedInput(slide or (path,), shows_name=kind in _SHOWN or is_picture_name(path), is_slide=bool(slide))
 
 
 def _of_case(case: Case) -> PlannedInput:

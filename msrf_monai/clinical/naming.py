@@ -7,12 +7,18 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 
 from msrf_monai.errors import InputError
 
-__all__ = ["Naming", "folder_names", "is_safe_name", "safe_name", "short_hash"]
+__all__ = ["Naming", "folder_names", "is_picture_name", "is_safe_name", "safe_name", "short_hash"]
 
 _LONGEST = 48
+_PICTURES = {
+    *(".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".ppm", ".pgm", ".pbm", ".gif", ".webp"),
+    *(".nii", ".gz", ".mhd", ".mha"),
+    *(".svs", ".ndpi", ".mrxs", ".vms", ".vmu", ".scn", ".bif", ".svslide", ".czi"),
+}
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _SAFE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 
@@ -38,6 +44,11 @@ def safe_name(text: str) -> str:
         ('Bild_7_.png', 'unnamed')
     """
     return _UNSAFE.sub("_", text)[-_LONGEST:].lstrip("._-") or "unnamed"
+
+
+def is_picture_name(path: str) -> bool:
+    """Return whether a file is called like a picture, a volume or a slide; what it is, its content decides."""
+    return PurePath(path).suffix.lower() in _PICTURES
 
 
 def is_safe_name(name: str) -> bool:

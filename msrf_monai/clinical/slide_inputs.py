@@ -9,10 +9,12 @@ from pathlib import Path
 from msrf_monai.clinical.reading import Limits, RefusedInput
 from msrf_monai.clinical.slides import SlideLimits, open_slide
 from msrf_monai.clinical.slides.dicom import series_of
+from msrf_monai.clinical.slides.files import SlideFile
+from msrf_monai.clinical.slides.makers import makers_slide, may_be_makers
 from msrf_monai.clinical.slides.tiff_structure import is_tiff
 from msrf_monai.errors import MissingExtraError
 
-__all__ = ["dicom_slides", "head_limits", "is_dicom_slide", "is_tiff_slide"]
+__all__ = ["dicom_slides", "files_of_slide", "head_limits", "is_dicom_slide"]
 
 _SOP_CLASS = b"1.2.840.10008.5.1.4.1.1.77.1.6"
 
@@ -42,14 +44,29 @@ def dicom_slides(paths: Iterable[Path]) -> list[tuple[str, tuple[str, ...]]]:
     return [(series, tuple(sorted(files))) for (_, series), files in groups.items()]
 
 
-def is_tiff_slide(path: Path, head: bytes, limits: Limits) -> bool:
-    """Return whether a file is a tiled TIFF that is read as a slide: it has several levels, or is no picture by size.
+def files_of_slide(path: Path, head: bytes, limits: Limits) -> tuple[str, ...]:
+    """Return the files of a slide that is no DICOM, this one first; nothing when the file is none.
 
     Args:
         path: the file.
         head: its first bytes.
         limits: of pictures.
+
+    Raises:
+        RefusedInput: when it is in a maker's format, and files of it are missing or its settings make no sense.
     """
+    if not may_be_makers(path, head):
+        return ()
+    of_slide = SlideLimits()
+    with SlideFile(path, of_slide) as file:
+        makers = makers_slide(file, of_slide)
+    if makers is not None:
+        return str(path), *map(str, makers.companions)
+    return (str(path),) if _is_tiff_slide(path, head, limits) else ()
+
+
+def _is_tiff_slide(path: Path, head: bytes, limits: Limits) -> bool:
+    """Return whether a file is a tiled TIFF that has several levels, or is no picture by its size."""
     if not is_tiff(head):
         return False
     try:

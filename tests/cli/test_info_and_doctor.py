@@ -58,6 +58,9 @@ def requirements(monkeypatch):
         'imagecodecs>=2026.1; extra == "all"',
         'python-gdcm>=3.0.26; extra == "clinical"',
         'hypothesis; extra == "dev"',
+        'msrf-monai[slides]; extra == "openslide"',
+        'openslide-python>=1.4; extra == "openslide"',
+        'openslide-bin>=4.0.1; extra == "openslide"',
     ]
     monkeypatch.setattr(doctor_module.importlib.metadata, "requires", lambda _: stated)
 
@@ -282,11 +285,20 @@ def test_a_library_that_does_not_load_is_missing_with_the_reason(monkeypatch, re
         ("python_gdcm imagecodecs", "pip install 'msrf-monai[clinical]'"),
         ("pydicom", "pip install msrf-monai"),
         ("hypothesis", "pip install hypothesis"),
+        ("openslide-python openslide-bin", "pip install 'msrf-monai[openslide]'"),
         ("ray imagecodecs", "pip install ray imagecodecs"),
     ],
 )
 def test_what_is_missing_is_installed_by_the_extra_that_brings_it(requirements, packages, command):
     assert doctor_module._pip(packages) == command
+
+
+def test_openslide_is_told_with_its_extra_when_it_is_missing(monkeypatch, requirements):
+    monkeypatch.setitem(sys.modules, "openslide", None)
+
+    (finding,) = [each for each in doctor_module.examine() if "OpenSlide" in each.name]
+
+    assert (finding.group, finding.works, finding.install) == ("slides", False, "pip install 'msrf-monai[openslide]'")
 
 
 def test_a_package_that_is_not_installed_itself_has_no_extras(monkeypatch):

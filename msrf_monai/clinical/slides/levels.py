@@ -12,7 +12,7 @@ from msrf_monai.clinical.case import SopReference
 
 __all__ = ["LevelPixels", "SlideInfo", "SlideKind", "SlideLevel", "plausible_mpp"]
 
-SlideKind = Literal["dicom-wsi", "tiff"]
+SlideKind = Literal["dicom-wsi", "tiff", "openslide"]
 """What the slide is; told by content."""
 
 Tile = npt.NDArray[np.uint8]
@@ -55,8 +55,11 @@ class SlideInfo:
     photometric: str = ""
     """As stored, such as ``"YBR_FULL_422"`` or ``"RGB"``."""
     is_lossy: bool = False
+    """Slides in makers' formats count as lossy: OpenSlide does not tell, and nearly all are."""
     notes: tuple[str, ...] = ()
     """Stable words for what was unusual and tolerated, such as ``"grey_to_rgb"``."""
+    maker: str = ""
+    """Whose format it is, as OpenSlide calls it, such as ``"hamamatsu"``; empty for the other kinds."""
 
 
 class LevelPixels(Protocol):

@@ -30,6 +30,8 @@ class SlideLimits:
     """Tiles of one level, each of which costs 16 bytes for its place in the file."""
     levels: int = 64
     """Pictures in one file, or files of one series."""
+    files: int = 512
+    """Files of one slide in a maker's format."""
     cache_bytes: int = 1 << 27
     """Decoded tiles that a slide keeps when nothing else is asked for: 128 MiB."""
 

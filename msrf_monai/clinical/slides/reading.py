@@ -1,4 +1,4 @@
-"""Whole slides: one door for DICOM files and folders, SVS and tiled TIFF, and regions of any level as RGB."""
+"""Whole slides: one door for DICOM, SVS, tiled TIFF and makers' formats, and regions of any level as RGB."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import hashlib
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -18,12 +19,23 @@ from msrf_monai.clinical.slides.dicom import WsiFile, open_dicom_levels, read_ws
 from msrf_monai.clinical.slides.files import SlideFile
 from msrf_monai.clinical.slides.levels import LevelPixels, SlideInfo, SlideKind, Tile
 from msrf_monai.clinical.slides.limits import SlideLimits
+from msrf_monai.clinical.slides.makers import MakersSlide, makers_slide
+from msrf_monai.clinical.slides.openslide import NamedFile, open_makers_levels
 from msrf_monai.clinical.slides.tiff import open_tiff_levels
 from msrf_monai.clinical.slides.tiff_structure import is_tiff
 from msrf_monai.errors import InputError
 from msrf_monai.files import Closing
 
 __all__ = ["GLASS", "Slide", "open_slide", "slide_kind"]
+
+
+class SupportsClose(Protocol):
+    """Something that is open."""
+
+    def close(self) -> None:
+        """Close it."""
+        ...  # pragma: no cover
+
 
 GLASS = 255
 """What lies outside of a slide, and where it has no tile: white, as empty glass."""
@@ -37,21 +49,28 @@ class Slide(Closing):
         pixels: the tiles of each level.
         files: its files, kept open; the first is the finest level's.
         cache_bytes: decoded tiles to keep.
+        handles: what else is to be closed with it.
     """
 
     def __init__(
-        self, info: SlideInfo, pixels: Sequence[LevelPixels], files: Sequence[SlideFile], cache_bytes: int
+        self,
+        info: SlideInfo,
+        pixels: Sequence[LevelPixels],
+        files: Sequence[SlideFile],
+        cache_bytes: int,
+        handles: Sequence[SupportsClose] = (),
     ) -> None:
         self.info = info
         self._pixels = tuple(pixels)
         self._files = tuple(files)
+        self._handles = tuple(handles)
         self._cache: OrderedDict[tuple[int, int, int], Tile] = OrderedDict()
         self._held = 0
         self.cache_bytes = cache_bytes
 
     @property
     def sources(self) -> tuple[Path, ...]:
-        """Its files, one a level for DICOM."""
+        """Its files: one a level for DICOM; for makers' formats that by which it was opened comes first."""
         return tuple(file.path for file in self._files)
 
     def digest(self) -> str:
@@ -102,8 +121,8 @@ class Slide(Closing):
     def close(self) -> None:
         """Close its files and forget its tiles."""
         self._cache.clear()
-        for file in self._files:
-            file.close()
+        for each in (*self._handles, *self._files):
+            each.close()
 
     def _tile(self, level: int, row: int, column: int) -> Tile | None:
         key = (level, row, column)
@@ -124,7 +143,8 @@ def open_slide(path: str | os.PathLike[str], limits: SlideLimits | None = None) 
 
     Args:
         path: an SVS or tiled TIFF file, a DICOM file of a slide (the other files of its series that lie beside it are
-            its levels), or a folder with the DICOM files of one slide.
+            its levels), a folder with the DICOM files of one slide, or the file in a maker's format by which OpenSlide
+            opens it, such as that of a MIRAX slide that lies beside its folder.
         limits: bounds; default ``SlideLimits()``.
 
     Returns:
@@ -142,10 +162,14 @@ def open_slide(path: str | os.PathLike[str], limits: SlideLimits | None = None) 
             series = series_of(path, limits)
             paths = _files_of_slide(path.parent, series, limits) if series else [path]
             return _open_dicom(paths, limits)
+        makers = makers_slide(file, limits)
+        if makers is not None:
+            return _open_makers(path, makers, limits)
         if not is_tiff(file.head):
             raise RefusedInput(
                 RefusalCode.UNKNOWN_FORMAT,
-                "the file is neither DICOM nor TIFF, so it is no slide that can be read; export it as DICOM or SVS",
+                "the file is neither DICOM nor TIFF nor in a maker's format that is known, so it is no slide that can "
+                "be read; export it as DICOM or SVS",
             )
         info, pixels = open_tiff_levels(file, limits)
         opened.pop_all()
@@ -160,14 +184,17 @@ def slide_kind(path: str | os.PathLike[str], limits: SlideLimits | None = None) 
         limits: bounds; default ``SlideLimits()``.
 
     Returns:
-        ``"dicom-wsi"`` for a VL Whole Slide Microscopy Image; ``"tiff"`` for a tiled TIFF that has several levels or is
-        too large for a picture (``Limits().frame_pixels``); None for everything else, and for what cannot be read.
+        ``"dicom-wsi"`` for a VL Whole Slide Microscopy Image; ``"openslide"`` for a maker's format, whether OpenSlide
+        is installed or not; ``"tiff"`` for a tiled TIFF that has several levels or is too large for a picture
+        (``Limits().frame_pixels``); None for everything else, and for what cannot be read.
     """
     path, limits = Path(path), limits or SlideLimits()
     try:
         with SlideFile(path, limits) as file:
             if is_dicom(file.head):
                 return "dicom-wsi" if series_of(path, limits) else None
+            if makers_slide(file, limits) is not None:
+                return "openslide"
             if not is_tiff(file.head):
                 return None
             levels = open_tiff_levels(file, limits)[0].levels
@@ -175,6 +202,17 @@ def slide_kind(path: str | os.PathLike[str], limits: SlideLimits | None = None) 
         return None
     is_large = levels[0].rows * levels[0].columns > Limits().frame_pixels
     return "tiff" if is_large or len(levels) > 1 else None
+
+
+def _open_makers(path: Path, makers: MakersSlide, limits: SlideLimits) -> Slide:
+    with ExitStack() as opened:
+        files = [opened.enter_context(NamedFile(each, limits)) for each in (path, *makers.companions)]
+        info, pixels, handle = open_makers_levels(makers, files, limits)
+        opened.enter_context(closing(handle))
+        slide = Slide(info, pixels, files, limits.cache_bytes, [handle])
+        slide.check_unchanged()
+        opened.pop_all()
+    return slide
 
 
 def _files_of_slide(folder: Path, series: str | None, limits: SlideLimits) -> list[Path]:

@@ -1,0 +1,192 @@
+"""Hostile and broken slides in makers' formats are refused before OpenSlide opens a file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from msrf_monai.clinical.reading import RefusedInput
+from msrf_monai.clinical.slides import SlideLimits, open_slide
+from support.slide_files import halved, stained
+from support.vendor_slides import write_mirax, write_ndpi, write_vms
+
+openslide = pytest.importorskip("openslide", reason="pip install 'msrf-monai[openslide]' brings it")
+
+PICTURE = stained(128, 192)
+
+
+def read_all(path: Path, limits: SlideLimits | None = None) -> None:
+    """Open a slide and read all of it."""
+    with open_slide(path, limits) as slide:
+        for number, level in enumerate(slide.info.levels):
+            slide.read_region(number, 0, 0, level.rows, level.columns)
+
+
+def refusal(path: Path, limits: SlideLimits | None = None) -> str:
+    """Return the code that it is refused with."""
+    with pytest.raises(RefusedInput) as caught:
+        read_all(path, limits)
+    assert str(path.parent) not in str(caught.value)
+    assert "SECRET" not in str(caught.value)
+    return caught.value.code.value
+
+
+@pytest.fixture
+def unopened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail when OpenSlide gets anything to see."""
+
+    def never(*arguments: object) -> None:
+        raise AssertionError("OpenSlide was asked")
+
+    monkeypatch.setattr(openslide.OpenSlide, "detect_format", never)
+    monkeypatch.setattr(openslide.lowlevel, "open", never)
+
+
+SETTINGS = {
+    "a file elsewhere": ("Data0000.dat", "../../SECRET.dat", "bad_header"),
+    "an absolute file": ("Data0000.dat", "/etc/passwd", "bad_header"),
+    "an index elsewhere": ("Index.dat", "..\\SECRET", "bad_header"),
+    "the folder itself": ("Index.dat", "..", "bad_header"),
+    "no file": ("FILE_0 = Data0000.dat", "FILE_0 = Data0001.dat", "missing"),
+    "a second file elsewhere": ("FILE_0 = ", "FILE_0 = ../x\nFILE_0 = ", "bad_header"),
+    "many pictures": ("IMAGENUMBER_X = 2", "IMAGENUMBER_X = 99999999", "too_many_frames"),
+    "many pictures in all": ("IMAGENUMBER_Y = 2", "IMAGENUMBER_Y = 3999999", "too_many_frames"),
+    "no number of pictures": ("IMAGENUMBER_X = 2", "IMAGENUMBER_X = many", "bad_header"),
+    "pictures below none": ("IMAGENUMBER_X = 2", "IMAGENUMBER_X = -2", "bad_header"),
+    "huge tiles": ("DIGITIZER_WIDTH = 96", "DIGITIZER_WIDTH = 500000", "too_many_pixels"),
+    "many levels": ("HIER_0_COUNT = 2", "HIER_0_COUNT = 2000000000", "too_many_frames"),
+    "many files": ("FILE_COUNT = 1", "FILE_COUNT = 2000000000", "too_many_frames"),
+    "many doublings": ("IMAGE_CONCAT_FACTOR = 1", "IMAGE_CONCAT_FACTOR = 40", "bad_header"),
+}
+
+
+@pytest.mark.usefixtures("unopened")
+@pytest.mark.parametrize("case", SETTINGS)
+def test_settings_that_lead_out_or_claim_too_much_are_refused(tmp_path: Path, case: str) -> None:
+    before, after, code = SETTINGS[case]
+    write_mirax(tmp_path / "m.mrxs", PICTURE, settings={before: after})
+
+    assert refusal(tmp_path / "m.mrxs") == code
+
+
+@pytest.mark.usefixtures("unopened")
+@pytest.mark.parametrize("part", ["m", "m/Slidedat.ini", "m/Index.dat", "m/Data0000.dat"])
+def test_links_out_of_the_folder_of_a_slide_are_refused(tmp_path: Path, part: str) -> None:
+    (tmp_path / "in").mkdir()
+    write_mirax(tmp_path / "in" / "m.mrxs", PICTURE)
+    (tmp_path / "in" / part).rename(tmp_path / "elsewhere")
+    (tmp_path / "in" / part).symlink_to(tmp_path / "elsewhere")
+
+    assert refusal(tmp_path / "in" / "m.mrxs") == "link_outside"
+
+
+@pytest.mark.usefixtures("unopened")
+@pytest.mark.parametrize("part", ["Slidedat.ini", "Index.dat", "Data0000.dat"])
+def test_pipes_among_the_files_of_a_slide_are_refused(tmp_path: Path, part: str) -> None:
+    write_mirax(tmp_path / "m.mrxs", PICTURE)
+    (tmp_path / "m" / part).unlink()
+    os.mkfifo(tmp_path / "m" / part)
+
+    assert refusal(tmp_path / "m.mrxs") == "not_regular_file"
+
+
+@pytest.mark.usefixtures("unopened")
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"ImageFile": "../SECRET.jpg"}, "bad_header"),
+        ({"ImageFile(7,7)": "/etc/passwd"}, "bad_header"),
+        ({"MapFile": ".."}, "bad_header"),
+        ({"MapFile": "none.jpg"}, "missing"),
+        ({"NoJpegColumns": "40000"}, "too_many_frames"),
+        ({"NoJpegColumns": "500", "NoJpegRows": "500"}, "bad_header"),
+    ],
+    ids=str,
+)
+def test_hamamatsu_settings_that_lead_out_or_claim_too_much_are_refused(
+    tmp_path: Path, changes: dict[str, str], code: str
+) -> None:
+    write_vms(tmp_path / "v.vms", [[PICTURE]], **changes)
+
+    assert refusal(tmp_path / "v.vms") == code
+
+
+def test_settings_of_absurd_length_are_refused(tmp_path: Path) -> None:
+    write_mirax(tmp_path / "m.mrxs", PICTURE, settings={"SECRET": "x" * 2_000_000})
+    write_vms(tmp_path / "v.vms", [[PICTURE]], Comment="x" * 2_000_000)
+
+    assert refusal(tmp_path / "m.mrxs") == "too_large"
+    assert refusal(tmp_path / "v.vms") == "bad_header"
+
+
+@pytest.mark.parametrize(
+    ("limits", "code"),
+    [
+        ({"file_bytes": 1000}, "too_large"),
+        ({"levels": 1}, "too_many_frames"),
+        ({"level_pixels": 1000}, "too_many_pixels"),
+        ({"tile_pixels": 500}, "too_many_pixels"),
+    ],
+    ids=str,
+)
+def test_limits_hold_for_makers_slides_too(tmp_path: Path, limits: dict[str, int], code: str) -> None:
+    write_ndpi(tmp_path / "a.ndpi", [PICTURE, halved(PICTURE)], blocks=0)
+
+    assert refusal(tmp_path / "a.ndpi", SlideLimits(**limits)) == code
+
+
+def test_a_makers_slide_that_is_cut_short_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.ndpi"
+    write_ndpi(path, [PICTURE, halved(PICTURE)])
+    data = path.read_bytes()
+
+    # a TIFF whose directories are gone can be told only as a TIFF
+    path.write_bytes(data[: len(data) // 3])
+    assert refusal(path) in ("truncated", "bad_header", "unsupported")
+    path.write_bytes(data[:8] + bytes(400) + data[408:])
+    assert refusal(path) in ("bad_header", "decode_failed")
+
+
+@pytest.mark.parametrize("part", ["Index.dat", "Data0000.dat"])
+def test_a_mirax_slide_of_which_a_file_is_damaged_is_refused(tmp_path: Path, part: str) -> None:
+    write_mirax(tmp_path / "m.mrxs", PICTURE)
+    file = tmp_path / "m" / part
+    file.write_bytes(file.read_bytes()[:60])
+
+    assert refusal(tmp_path / "m.mrxs") in ("bad_header", "decode_failed")
+
+
+def test_what_only_looks_like_a_makers_slide_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "z.czi").write_bytes(b"ZISRAWFILE" + bytes(100))
+    (tmp_path / "v.vms").write_text("[Virtual Microscope Specimen]\n")
+    (tmp_path / "u.vms").write_text("[Virtual Microscope Specimen] SECRET\nx")
+
+    assert {refusal(path) for path in tmp_path.iterdir()} <= {"bad_header", "unsupported"}
+
+
+def test_random_damage_of_makers_slides_is_refused_or_read(tmp_path: Path) -> None:
+    random = np.random.default_rng(5)
+    write_ndpi(tmp_path / "a.ndpi", [PICTURE, halved(PICTURE)])
+    write_mirax(tmp_path / "m.mrxs", PICTURE)
+    parts = {"a.ndpi": "a.ndpi", "m/Index.dat": "m.mrxs", "m/Slidedat.ini": "m.mrxs", "m/Data0000.dat": "m.mrxs"}
+    originals = {part: (tmp_path / part).read_bytes() for part in parts}
+    codes = set()
+
+    for turn in range(160):
+        part = list(parts)[turn % 4]
+        data = bytearray(originals[part])
+        # the directories of an NDPI file lie at its end
+        first = max(0, len(data) - 700) if part == "a.ndpi" and turn % 8 else 0
+        for place in random.integers(first, len(data), size=2):
+            data[place] = random.integers(0, 256)
+        (tmp_path / part).write_bytes(data)
+        try:
+            read_all(tmp_path / parts[part], SlideLimits(level_pixels=1 << 20))
+        except RefusedInput as refused:
+            codes.add(refused.code.value)
+        (tmp_path / part).write_bytes(originals[part])
+
+    assert {"bad_header", "decode_failed"} <= codes
