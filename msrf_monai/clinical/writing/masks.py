@@ -27,7 +27,8 @@ Affine = npt.NDArray[np.float64]
 _FLAT_AREAS = [
     *(cv2.IMWRITE_PNG_COMPRESSION, 1),
     *(cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE),
-    *(cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE),
+    # OpenCV 4.11, the last one for NumPy 1.26, chooses the filter by the strategy
+    *((cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE) if hasattr(cv2, "IMWRITE_PNG_FILTER") else ()),
 ]
 _UNREADABLE = (OSError, EOFError, ValueError, zlib.error, WrapStructError, HeaderDataError, ImageFileError)
 
