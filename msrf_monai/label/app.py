@@ -9,11 +9,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
+from PIL import Image
+
+from msrf_monai.clinical.writing.segments import COLOURS
+from msrf_monai.label.polygons import annotation_of
+from msrf_monai.optional import require
 
 __all__ = ["BundleAppMixin", "mask_extension"]
 
 _KEPT = (".nii.gz", ".nii", ".nrrd")
+_WHOLE = (0, 0, 2048, 2048)
+"""What MONAI Label puts in where a client names no rectangle."""
 
 
 def mask_extension(image: str) -> str:
@@ -48,9 +57,53 @@ class BundleAppMixin:
             request["device"] = "cpu"
         return super().batch_infer(request, datastore)  # type: ignore[misc]
 
+    def infer_wsi(self, request: Any, datastore: Any = None) -> Any:
+        """Segment one picture and answer with polygons, as QuPath and the Digital Slide Archive ask for.
+
+        MONAI Label's own method answers with the mask where they expect outlines, and takes every TIFF for a slide.
+        """
+        request = {**request, "result_extension": ".png", "save_label": False}
+        result = self.infer(request, datastore)
+        path = Path(result["file"])
+        mask = np.asarray(Image.open(path))
+        path.unlink()
+        said = result.get("params") or {}
+        labels = said.get("label_names") or {}
+        colours = {name: COLOURS[(int(number) - 1) % len(COLOURS)] for name, number in labels.items()}
+        area = float(request.get("min_poly_area") or 0)
+        answer = {
+            "name": f"MONAI Label annotations of {request.get('model')}",
+            "description": "",
+            "model": request.get("model"),
+            "location": request.get("location"),
+            "size": request.get("size"),
+            "annotations": [annotation_of(_within(mask, request), labels, colours, area)],
+            "latencies": said.get("latencies"),
+        }
+        return {"file": _polygon_file(answer, request.get("output") or "dsa"), "params": answer}
+
     def _path_of(self, image: Any, datastore: Any) -> str:
         if not isinstance(image, str):
             return ""
         if Path(image).exists():
             return image
         return str((datastore or self.datastore()).get_image_uri(image))  # type: ignore[attr-defined]
+
+
+def _within(mask: npt.NDArray[Any], request: Any) -> npt.NDArray[Any]:
+    """Clear what lies outside the rectangle that was asked for; one without a size means the whole picture."""
+    (x, y), (width, height) = request.get("location") or (0, 0), request.get("size") or (0, 0)
+    if not (width and height) or (x, y, width, height) == _WHOLE:
+        return mask
+    kept = np.zeros_like(mask)
+    inside = (slice(max(y, 0), max(y + height, 0)), slice(max(x, 0), max(x + width, 0)))
+    kept[inside] = mask[inside]
+    return kept
+
+
+def _polygon_file(answer: dict[str, Any], output: str) -> str | None:
+    if output == "json":
+        return None
+    formats = require("monailabel.utils.others.pathology", "label")
+    write = formats.create_asap_annotations_xml if output == "asap" else formats.create_dsa_annotations_json
+    return str(write(answer)[0])
