@@ -21,7 +21,6 @@ The EXIF orientation is applied, and ``ImageInfo.exif_orientation`` says which i
 from __future__ import annotations
 
 import io
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,6 +34,7 @@ from PIL import Image
 
 from msrf_monai.clinical.case import Case, ImageInfo
 from msrf_monai.clinical.reading.limits import Limits
+from msrf_monai.clinical.reading.png import has_all_pixels, is_interlaced_png, is_upright_png
 from msrf_monai.clinical.reading.refusal import RefusalCode, RefusedInput
 from msrf_monai.clinical.reading.regular import digest_of, read_regular
 
@@ -42,10 +42,6 @@ __all__ = ["RasterPixels", "open_raster", "upright"]
 
 _ORIENTATION, _BITS_PER_SAMPLE = 0x0112, 0x0102
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "PPM", "GIF", "WEBP")
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
-_PNG_ORIENTED = (b"exif\0", b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")
-"""Keywords of the texts in which programs put EXIF and XMP."""
 _GREY = ("L", "LA", "La", "I;16", "I;16B", "I;16L", "I;16N", "I", "F", "1")
 
 DType = Literal["uint8", "uint16", "float32"]
@@ -113,6 +109,10 @@ class RasterPixels:
         if rows.shape != self._header.shape:
             raise RefusedInput(
                 RefusalCode.DECODE_FAILED, "the picture is of another size than its header says; export it again"
+            )
+        if self._header.format == "PNG" and _may_lack_rows(rows, self._header, data) and not has_all_pixels(data):
+            raise RefusedInput(
+                RefusalCode.TRUNCATED, "the picture's pixels end before its last row; copy or export the file again"
             )
         rows = rows if rows.shape[2] == 3 else rows[..., 0]
         return np.ascontiguousarray(rows.astype(self._header.dtype, copy=False))
@@ -185,6 +185,17 @@ def upright(stored: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
     return np.ascontiguousarray(turned)
 
 
+def _may_lack_rows(rows: npt.NDArray[Any], header: _Header, data: bytes) -> bool:
+    """Tell whether the last rows are of one colour, as Pillow leaves those that the file does not have.
+
+    It says nothing when the compressed pixels end early. Looking at all of them costs as much as decoding does, so it
+    is done only here, and where the last row that is stored may be any.
+    """
+    if header.orientation != 1 or is_interlaced_png(data):
+        return True
+    return bool((rows[-1] == rows[-1, :1]).all())
+
+
 @contextmanager
 def _refusing(data: bytes) -> Iterator[None]:
     try:
@@ -225,7 +236,7 @@ def _read_header(data: bytes, limits: Limits) -> _Header:
         tags = getattr(image, "tag_v2", None) or {}
         is_deep = data[24] == 16 if image.format == "PNG" else 16 in tuple(tags.get(_BITS_PER_SAMPLE, ()))
         # Pillow decodes a PNG down to its end to look for an orientation there
-        is_upright = image.format == "PNG" and _is_upright_png(data)
+        is_upright = image.format == "PNG" and is_upright_png(data)
         orientation = 1 if is_upright else image.getexif().get(_ORIENTATION, 1)
         return _Header(
             str(image.format),
@@ -235,20 +246,6 @@ def _read_header(data: bytes, limits: Limits) -> _Header:
             image.mode in ("RGBA", "PA", "LA", "La") or "transparency" in image.info,
             (rows, columns),
         )
-
-
-def _is_upright_png(data: bytes) -> bool:
-    """Tell whether a PNG has its end, and no chunk on the way there that may hold an orientation (EXIF or XMP)."""
-    position = len(_PNG_SIGNATURE)
-    while position + 12 <= len(data):
-        length, kind = struct.unpack_from(">I4s", data, position)
-        start = position + 8
-        if kind == b"eXIf" or (kind in _PNG_TEXTS and data.startswith(_PNG_ORIENTED, start, start + length)):
-            return False
-        position = start + length + 4
-        if kind == b"IEND":
-            return bool(position <= len(data))
-    return False
 
 
 def _has_second_page(image: Image.Image) -> bool:
