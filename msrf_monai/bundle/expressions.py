@@ -1,60 +1,55 @@
-"""What a config's ``_target_`` names and ``$`` expressions may use: nothing that runs code, loads pickles or writes."""
+"""What a config's ``_target_`` names and ``$`` expressions may use: an allow list, by the syntax tree alone."""
 
 from __future__ import annotations
 
 import ast
+import builtins
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 
-__all__ = ["PICKLE_OPTIONS", "absolute_path", "expression_problems", "personal_path", "target_problems"]
+from msrf_monai.bundle.permitted import MODULES, ROOTS, UNSAFE_PARTS, is_module, is_permitted, is_target
 
-ROOTS = ("monai", "torch", "ignite", "msrf_monai")
-PICKLE_OPTIONS = frozenset({"weights_only", "allow_pickle"})
+__all__ = [
+    "PICKLE_OPTIONS",
+    "absolute_path",
+    "climbing_path",
+    "expression_problems",
+    "expression_tree",
+    "full_name",
+    "imported_names",
+    "personal_path",
+    "target_problems",
+]
+
+PICKLE_OPTIONS = frozenset({"weights_only", "allow_pickle", "pickle_module"})
 """Options that only a loader of pickled objects takes."""
 
-_MODULES = frozenset({*ROOTS, "numpy", "glob", "logging", "math", "os", "pathlib"})
-_BUILTINS = frozenset(
-    {"breakpoint", "compile", "delattr", "eval", "exec", "getattr", "globals", "input", "locals", "open", "setattr"}
-    | {"vars"}
-)
-# Of these modules an expression may use what is named here, and of math everything. PurePath touches no disk.
-_STANDARD = frozenset({"glob", "logging", "os", "pathlib"})
-_STANDARD_ALLOWED = frozenset(
-    {"glob.glob", "os.cpu_count", "os.environ", "os.environ.get", "os.fspath", "os.path", "os.sep"}
-    | {f"os.path.{name}" for name in ("abspath", "basename", "dirname", "exists", "isdir", "isfile", "join")}
-    | {f"os.path.{name}" for name in ("normpath", "relpath", "splitext")}
-    | {f"logging.{name}" for name in ("getLogger", "DEBUG", "INFO", "WARNING", "ERROR")}
-    | {"pathlib.PurePath", "pathlib.PurePosixPath"}
-)
-# Modules that many others import, and so are reachable behind a permitted name: torch.os.system, monai.utils.module.sys
-_REACHABLE = frozenset(
-    {"builtins", "ctypes", "importlib", "marshal", "multiprocessing", "pickle", "runpy", "shutil", "socket"}
-    | {"subprocess", "sys", "tempfile", "urllib"}
-)
-_WRITERS = frozenset(
-    {"chmod", "mkdir", "open", "popen", "read_bytes", "read_text", "rmdir", "symlink_to", "system", "tofile"}
-    | {"touch", "unlink", "write_bytes", "write_text"}
-)
-# Each stands for itself and for everything below it.
-_FORBIDDEN = (
-    *(f"torch.{name}" for name in ("compile", "export.load", "hub", "load", "load_library", "ops.load_library")),
-    *(f"torch.{name}" for name in ("package", "save", "serialization", "utils.cpp_extension", "utils.model_zoo")),
-    *(f"numpy.{name}" for name in ("ctypeslib", "f2py", "fromfile", "genfromtxt", "lib", "load", "loadtxt", "memmap")),
-    *(f"numpy.{name}" for name in ("save", "savetxt", "savez", "savez_compressed", "testing")),
-    *(f"monai.bundle.{name}" for name in ("download", "load", "run", "scripts")),
-    "monai.apps.utils",
-    "monai.apps.download_and_extract",
-    "monai.apps.download_url",
-)
-# TorchScript holds no Python pickle, and MONAI's own inference from model.ts builds it as a component.
-_TARGET_ONLY = "torch.jit.load"
-_ABSOLUTE = re.compile(r"^(/[^/\s]|~|[A-Za-z]:[\\/]|\\\\)")
+NO_ALIASES: Mapping[str, str] = MappingProxyType({})
+_GIVEN = MappingProxyType({"np": "numpy"})
+_BUILTINS = """
+abs all any bool dict divmod enumerate filter float frozenset int isinstance iter len list map max min next pow
+print range reversed round set slice sorted str sum tuple zip
+"""
+_LONGEST = 300
+# MONAI puts references in before Python sees the text, also within quotes, and takes "#" for "::".
+_REFERENCE = re.compile(r"@\w*(?:::\w*)*")
+_MARK = "_reference_"
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_URL = re.compile(r"^[A-Za-z][\w+.-]*://")
+_ABSOLUTE = re.compile(r"^(/[^/\s]|~|[A-Za-z]:[\\/]|\\\\|//\w|file:)")
+_CLIMBING = re.compile(r"(^|[/\\])\.\.([/\\]|$)")
 _PERSONAL = re.compile(r"(/home/|/Users/|/root/|/workspace/|[A-Za-z]:\\Users\\)")
 
 
 def absolute_path(text: str) -> bool:
     """Say whether a text begins like an absolute path of any system, or with ``~``."""
     return bool(_ABSOLUTE.match(text))
+
+
+def climbing_path(text: str) -> bool:
+    """Say whether a path goes up, and so may leave the bundle."""
+    return bool(_CLIMBING.search(text))
 
 
 def personal_path(text: str) -> bool:
@@ -64,85 +59,154 @@ def personal_path(text: str) -> bool:
 
 def target_problems(target: object) -> list[str]:
     """List what is wrong with a ``_target_``: not below a permitted package, or a name that loads or runs things."""
+    if isinstance(target, str) and is_target(target):
+        return []
     if not isinstance(target, str) or not target.startswith(tuple(f"{root}." for root in ROOTS)):
         return [f"_target_ {target!r} must be a dotted name under {', '.join(ROOTS)}"]
-    parts = target.split(".")
-    if _forbidden(target) or any(part == "os" or part in _REACHABLE or part.startswith("__") for part in parts):
-        return [f"_target_ {target!r} loads, writes or runs what a config must not; use a component of the package"]
-    return []
+    return [f"_target_ {target!r} loads, writes or runs what a config must not; use a component of the package"]
 
 
-def expression_problems(value: str) -> list[str]:
+def imported_names(value: str) -> dict[str, str]:
+    """Return what an import statement of a config binds: each name with what it stands for; empty for another text."""
+    tree = expression_tree(value)
+    found: dict[str, str] = {}
+    for node in tree.body if isinstance(tree, ast.Module) else ():
+        if isinstance(node, ast.Import):
+            found |= {alias.asname: alias.name for alias in node.names if alias.asname}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {alias.asname or alias.name: f"{node.module or ''}.{alias.name}" for alias in node.names}
+    return found
+
+
+def expression_tree(value: str) -> ast.Module | str:
+    """Parse a ``$`` expression as MONAI would hand it to Python, or return in words why that cannot be.
+
+    Args:
+        value: the expression with its ``$``.
+    """
+    if _CONTROL.search(value):
+        return "the expression spans several lines; make it a function of the package"
+    if len(value) > _LONGEST:
+        return f"the expression has {len(value)} characters, over {_LONGEST}; make it a function of the package"
+    if not value.isascii():
+        return "the expression holds characters other than ASCII, which can look like others"
+    source = _REFERENCE.sub(f"{_MARK}[0]", value[1:].strip().replace("#", "::"))
+    try:
+        return ast.parse(source)
+    except SyntaxError as error:
+        return f"the expression is not Python: {error.msg}"
+    except (ValueError, MemoryError, RecursionError):
+        return "the expression is not Python"
+
+
+def expression_problems(value: str, aliases: Mapping[str, str] = NO_ALIASES) -> list[str]:
     """List what is wrong with a ``$`` expression, by its syntax tree; nothing is evaluated or imported.
 
     This finds what a reviewer would object to. It is no sandbox: open only bundles that you trust.
 
     Args:
         value: the expression with its ``$``.
+        aliases: names that import statements of the bundle bind, and what they stand for.
     """
-    if "\n" in value:
-        return ["the expression spans several lines; make it a function of the package"]
-    # "@id" and "@a::b#c" are references of MONAI's, not Python
-    source = re.sub(r"@[\w:#]*\w", "reference", value[1:].strip())
-    try:
-        tree = ast.parse(source)
-    except SyntaxError as error:
-        return [f"the expression is not Python: {error.msg}"]
+    tree = expression_tree(value)
+    if isinstance(tree, str):
+        return [tree]
     nodes = list(ast.walk(tree))
     below = _below_a_folder(nodes)
     inner = {id(node.value) for node in nodes if isinstance(node, ast.Attribute)}
-    problems: list[str] = []
+    known = {**_GIVEN, **aliases}
+    problems = [] if len(tree.body) == 1 else ["the text is not one expression"]
     for node in nodes:
         if isinstance(node, ast.Name):
-            problems += _name(node.id, id(node) in inner)
+            problems += _name(node.id, id(node) in inner, known)
         elif isinstance(node, ast.Attribute):
-            problems += _attribute(node)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            problems += _attribute(node, id(node) in inner, known)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str | bytes):
             problems += _literal(node.value, id(node) in below)
         else:
             problems += _statement(node)
-    return problems
+    return list(dict.fromkeys(problems))
+
+
+def full_name(node: ast.AST, aliases: Mapping[str, str] = NO_ALIASES) -> str:
+    """Return ``a.b.c`` of a chain of attributes that begins at a name, as imported; "" for another one."""
+    if isinstance(node, ast.Name):
+        return {**_GIVEN, **aliases}.get(node.id, node.id)
+    if isinstance(node, ast.Attribute):
+        base = full_name(node.value, aliases)
+        return f"{base}.{node.attr}" if base else ""
+    return ""
 
 
 def _statement(node: ast.AST) -> list[str]:
     if isinstance(node, ast.Lambda):
         return ["lambda in an expression; make it a named function of the package"]
+    if isinstance(node, ast.NamedExpr):
+        return ["the expression assigns a name with :="]
+    if isinstance(node, ast.Await | ast.Yield | ast.YieldFrom) or getattr(node, "is_async", False):
+        return ["the expression waits or yields"]
+    if isinstance(node, ast.JoinedStr) and any(_is_mark(part) for part in ast.walk(node)):
+        return ["a reference stands within a text, which MONAI cuts in two; join them with +"]
     if isinstance(node, ast.keyword) and node.arg in PICKLE_OPTIONS:
         return [f"the expression sets {node.arg}; weights come in through msrf_monai.engines.LoadWeights"]
     if isinstance(node, ast.Import):
         return [problem for alias in node.names for problem in _import(alias.name, alias.asname)]
     if isinstance(node, ast.ImportFrom):
-        return [problem for alias in node.names for problem in _import_from(node.module or ".", alias)]
+        module = node.module if node.module and not node.level else "."
+        return [problem for alias in node.names for problem in _import_from(module, alias)]
+    if isinstance(node, ast.stmt) and not isinstance(node, ast.Expr):
+        return ["the text is a statement; only an expression or an import may stand here"]
     return []
 
 
-def _name(name: str, has_attribute: bool) -> list[str]:
+def _name(name: str, has_attribute: bool, known: Mapping[str, str]) -> list[str]:
+    if name == _MARK:
+        return []
     if name.startswith("__"):
         return [f"the expression uses {name}"]
-    if name in _BUILTINS:
+    if hasattr(builtins, name) and name not in _BUILTINS.split() and name not in known:
         return [f"the expression calls {name}()"]
-    if name in _REACHABLE:
+    full = known.get(name, name)
+    if name in UNSAFE_PARTS and full not in MODULES:
         return [f"the expression uses the module {name}"]
-    if name in _STANDARD | {"torch", "numpy", "np"} and not has_attribute:
+    if has_attribute:
+        return []
+    if full in MODULES or (name in known and not is_permitted(full)):
         return [f"the expression hands on the module {name}"]
     return []
 
 
-def _attribute(node: ast.Attribute) -> list[str]:
-    if node.attr.startswith("__") or node.attr == "os" or node.attr in _WRITERS | _REACHABLE:
-        return [f"the expression uses .{node.attr}"]
-    name = _dotted(node)
-    standard = name.partition(".")[0] in _STANDARD and name not in _STANDARD_ALLOWED
-    if standard or name == _TARGET_ONLY or _forbidden(name):
-        return [f"the expression uses {name}; make it a function of the package"]
-    return []
+def _attribute(node: ast.Attribute, is_inner: bool, known: Mapping[str, str]) -> list[str]:
+    problems = []
+    if node.attr.startswith("_") or node.attr in UNSAFE_PARTS:
+        problems.append(f"the expression uses .{node.attr}")
+    # a chain that begins at a module is judged as a whole, once, at its outermost attribute
+    name = full_name(node, known)
+    if is_inner or name.partition(".")[0] not in MODULES or is_permitted(name):
+        return problems
+    if is_module(name):
+        return [*problems, f"the expression hands on the module {name}"]
+    return [*problems, f"the expression uses {name}; make it a function of the package"]
 
 
-def _literal(text: str, below_a_folder: bool) -> list[str]:
+def _literal(value: str | bytes, below_a_folder: bool) -> list[str]:
+    text = value.decode("latin-1") if isinstance(value, bytes) else value
+    if _MARK in text:
+        return ["a reference stands within a text, which MONAI cuts in two; join them with +"]
     if text in PICKLE_OPTIONS:
         return [f"the expression sets {text}"]
+    if "__" in text:
+        return [f"{text!r} holds two underscores, as the names of Python's inner parts do"]
+    return _path(text, below_a_folder)
+
+
+def _path(text: str, below_a_folder: bool) -> list[str]:
     if personal_path(text):
         return [f"{text!r} holds a path of one machine"]
+    if climbing_path(text):
+        return [f"{text!r} is a path that goes up and may leave the bundle"]
+    if _URL.match(text):
+        return [f"{text!r} is a URL in an expression; give it a key of its own with a sha256 beside it"]
     if absolute_path(text) and not below_a_folder:
         return [f"{text!r} is an absolute path; derive it from @bundle_root or leave it to an override"]
     return []
@@ -154,33 +218,30 @@ def _below_a_folder(nodes: Iterable[ast.AST]) -> set[int]:
 
 
 def _appended(node: ast.AST) -> Iterator[ast.AST]:
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add) and not isinstance(node.left, ast.Constant):
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add) and _begins_with_reference(node.left):
         yield node.right
-    elif isinstance(node, ast.JoinedStr):
-        yield from node.values[1:]
 
 
-def _dotted(node: ast.AST) -> str:
-    """Return ``a.b.c`` of a chain of attributes that begins at a name, "" for another one; ``np`` counts as numpy."""
-    if isinstance(node, ast.Name):
-        return "numpy" if node.id == "np" else node.id
-    if isinstance(node, ast.Attribute):
-        base = _dotted(node.value)
-        return f"{base}.{node.attr}" if base else ""
-    return ""
+def _begins_with_reference(node: ast.AST) -> bool:
+    while isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        node = node.left
+    return isinstance(node, ast.Subscript) and _is_mark(node.value)
 
 
-def _forbidden(name: str) -> bool:
-    return any(name == entry or name.startswith(f"{entry}.") for entry in _FORBIDDEN)
+def _is_mark(node: ast.AST) -> bool:
+    is_name = isinstance(node, ast.Name) and node.id == _MARK
+    return is_name or (isinstance(node, ast.Constant) and isinstance(node.value, str) and _MARK in node.value)
 
 
 def _import(module: str, alias: str | None) -> list[str]:
     root, dot, _ = module.partition(".")
-    if root not in _MODULES or _forbidden(module):
+    if not is_module(module):
         return [f"the expression imports {module}"]
     # under another name the rules above would not see what it is
     if alias is not None and not (root in ROOTS and dot) and (module, alias) != ("numpy", "np"):
         return [f"the expression imports {module} as {alias}; keep its name"]
+    if alias is not None and (alias in MODULES or hasattr(builtins, alias)):
+        return [f"the expression imports {module} as {alias}, the name of something else"]
     return []
 
 
@@ -188,4 +249,6 @@ def _import_from(module: str, alias: ast.alias) -> list[str]:
     name = f"{module}.{alias.name}"
     if module.partition(".")[0] not in ROOTS or alias.name == "*" or target_problems(name):
         return [f"the expression imports {module if alias.name == '*' else name}; import the module"]
+    if alias.asname is not None and (alias.asname in MODULES or hasattr(builtins, alias.asname)):
+        return [f"the expression imports {name} as {alias.asname}, the name of something else"]
     return []

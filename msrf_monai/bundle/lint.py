@@ -6,27 +6,47 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from msrf_monai.bundle.expressions import (
+    NO_ALIASES,
     PICKLE_OPTIONS,
     absolute_path,
+    climbing_path,
     expression_problems,
+    imported_names,
     personal_path,
     target_problems,
 )
 from msrf_monai.errors import ConfigError
 
-__all__ = ["config_files", "lint_bundle", "lint_config", "lint_name", "read_json"]
+__all__ = [
+    "config_files",
+    "last_of",
+    "lint_bundle",
+    "lint_config",
+    "lint_content",
+    "lint_name",
+    "macro_file",
+    "normal_id",
+    "parse_json",
+    "read_json",
+    "walk",
+]
 
 _DATA_KEYS = frozenset({"image", "label", "pred", "edge", "fov", "label2"})
 # It only drops entries, also those that MONAI's transforms derive: label_fg_indices, image_meta_dict, …
 _DROPS_DERIVED = "monai.transforms.DeleteItemsd"
-_URL = re.compile(r"^(https?|ftp|s3)://")
+_URL = re.compile(r"^([A-Za-z][\w+.-]*)://")
 _NAME = re.compile(r"^[a-z][a-z0-9]*(_[a-z0-9]+)+_segmentation$")
 # MONAI Label guesses the task from these words in the folder's name, and tries them before "segmentation".
 _TASK_WORDS = ("detection", "deepedit", "deepgrow")
+_MODES = ("default", "callable")
+_SEVERAL = "+"  # the one sign of MONAI's that may begin a key: append to, instead of replace
+_MACRO_FILE = re.compile(r".*\.(?:json|yaml|yml)(?=::|$)", re.IGNORECASE)
+# They turn the direction of text, or cannot be seen.
+_INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
 
 
 def config_files(bundle: str | os.PathLike[str]) -> list[Path]:
@@ -42,11 +62,24 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
         ConfigError: when the file is missing, is no JSON, repeats a key, or holds something else than an object.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=_unique)
+        text = Path(path).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read as JSON: {error}") from error
+    return parse_json(text, str(path))
+
+
+def parse_json(text: str, name: str) -> dict[str, Any]:
+    """Parse a JSON object in which no key occurs twice; ``name`` is for the message.
+
+    Raises:
+        ConfigError: when it is no JSON, repeats a key, or holds something else than an object.
+    """
+    try:
+        content = json.loads(text, object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{name} cannot be read as JSON: {error}") from error
     if not isinstance(content, dict):
-        raise ConfigError(f"{path} holds a {type(content).__name__}, and a JSON object was expected")
+        raise ConfigError(f"{name} holds a {type(content).__name__}, and a JSON object was expected")
     return content
 
 
@@ -60,8 +93,14 @@ def lint_bundle(bundle: str | os.PathLike[str]) -> list[str]:
         One sentence a problem, beginning with the file and the key; empty when there is none.
     """
     problems = lint_name(Path(bundle).resolve().name)
-    for path in config_files(bundle):
-        problems += lint_config(path)
+    files = config_files(bundle)
+    aliases: dict[str, str] = {}
+    for path in files:
+        for name, full in _aliases_of(path).items():
+            if aliases.setdefault(name, full) != full:
+                problems.append(f"{path.name}: imports {full} as {name}, which is {aliases[name]} in another config")
+    for path in files:
+        problems += lint_config(path, aliases)
     return problems
 
 
@@ -76,11 +115,12 @@ def lint_name(name: str) -> list[str]:
     return problems
 
 
-def lint_config(path: str | os.PathLike[str]) -> list[str]:
+def lint_config(path: str | os.PathLike[str], aliases: Mapping[str, str] = NO_ALIASES) -> list[str]:
     """Check one config file without evaluating or importing anything in it.
 
     Args:
         path: a JSON config.
+        aliases: names that import statements of the bundle's other configs bind, and what they stand for.
 
     Returns:
         One sentence a problem, beginning with the file's name and the key.
@@ -90,33 +130,74 @@ def lint_config(path: str | os.PathLike[str]) -> list[str]:
         config = read_json(path)
     except ConfigError as error:
         return [str(error)]
-    problems = _layout(path.read_text(encoding="utf-8")) + _top_level(config)
-    for name, value in _walk(config):
+    problems = _layout(path.read_text(encoding="utf-8")) + lint_content(config, aliases)
+    return [f"{path.name}: {problem}" for problem in problems]
+
+
+def lint_content(config: Mapping[str, Any], aliases: Mapping[str, str] = NO_ALIASES) -> list[str]:
+    """Check what a config holds; as ``lint_config``, without the file's layout and name."""
+    known = {**aliases, **_imports(config)}
+    problems = []
+    for name, value in walk(config):
         found: list[str] = []
         if isinstance(value, Mapping):
-            found = _component(value)
+            found = [problem for key in value for problem in _key(key)]
+            found += _component({last_of(key): item for key, item in value.items()})
         elif isinstance(value, str):
-            found = expression_problems(value) if value.startswith("$") else _text(value)
+            found = expression_problems(value, known) if value.startswith("$") else _text(value)
+        found += _by_id(normal_id(name), value)
         problems += [f"{name}: {problem}" for problem in found]
-    return [f"{path.name}: {problem}" for problem in problems]
+    return problems
+
+
+def walk(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield each value of a config with its id, containers before what they hold."""
+    yield name or "top level", value
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from walk(item, f"{name}::{key}" if name else str(key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from walk(item, f"{name}::{index}")
+
+
+def normal_id(name: str) -> str:
+    """Return a config's id as MONAI takes it: with ``::`` between the parts and without the sign for appending."""
+    return "::".join(part.removeprefix(_SEVERAL) for part in name.replace("#", "::").split("::"))
+
+
+def last_of(key: str) -> str:
+    """Return the last part of a key, which may be a whole id in an overlay: ``_target_`` of ``a::b::_target_``."""
+    return normal_id(key).rpartition("::")[2]
+
+
+def macro_file(value: str) -> str:
+    """Return the file that a macro, a text that begins with ``%``, takes its value from; "" for the config itself."""
+    found = _MACRO_FILE.match(value.removeprefix("%").replace("#", "::"))
+    return found[0] if found else ""
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     keys = [key for key, _ in pairs]
-    twice = sorted({key for key in keys if keys.count(key) > 1})
+    twice = sorted({key for key in keys if keys.count(key) > 1}) if len(set(keys)) < len(keys) else []
     if twice:
         raise ValueError(f"the key {', '.join(twice)} occurs twice in one object")
     return dict(pairs)
 
 
-def _walk(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    yield name or "top level", value
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _walk(item, f"{name}::{key}" if name else str(key))
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from _walk(item, f"{name}::{index}")
+def _aliases_of(path: Path) -> dict[str, str]:
+    try:
+        return _imports(read_json(path))
+    except ConfigError:  # lint_config says so
+        return {}
+
+
+def _imports(config: Mapping[str, Any]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for _, value in walk(config):
+        if isinstance(value, str) and value.startswith("$") and "import" in value:
+            found |= imported_names(value)
+    return found
 
 
 def _layout(text: str) -> list[str]:
@@ -130,40 +211,52 @@ def _layout(text: str) -> list[str]:
     return problems[:3]
 
 
-def _top_level(config: Mapping[str, Any]) -> list[str]:
-    problems = [
+def _by_id(name: str, value: Any) -> list[str]:
+    """Check what MONAI Label looks up by its id, however the config writes the id."""
+    if name in ("training", "evaluating") and value != "@run":
         # MONAI Label runs the whole config for an empty run id: with two lists, training would run twice
-        f'{key}: must be "@run", is {json.dumps(config[key])[:80]}'
-        for key in ("training", "evaluating")
-        if key in config and config[key] != "@run"
-    ]
-    train = config.get("train")
-    handlers = train.get("handlers") if isinstance(train, Mapping) else None
-    if handlers is not None and not (isinstance(handlers, list) and all(isinstance(h, Mapping) for h in handlers)):
-        problems.append("train::handlers: must be a JSON list of objects, or MONAI Label cannot change it")
-    return problems
+        return [f'must be "@run", is {json.dumps(value)[:80]}']
+    is_list = isinstance(value, list) and all(isinstance(each, Mapping) for each in value)
+    if name == "train::handlers" and not is_list:
+        return ["must be a JSON list of objects, or MONAI Label cannot change it"]
+    return []
+
+
+def _key(key: str) -> list[str]:
+    if not key.isascii():
+        return [f"the key {key!a} holds characters other than ASCII, which can look like others"]
+    if key[:1] in "~$@%!&*-" and key:
+        return [f"the key {key!r} begins with a sign that MONAI does not know; only + may begin one"]
+    return []
 
 
 def _component(value: Mapping[str, Any]) -> list[str]:
     problems = []
     if "_target_" in value:
         problems += target_problems(value["_target_"])
-        problems += _keys(value.get("keys"), allow_derived=value["_target_"] == _DROPS_DERIVED)
+    if "keys" in value:
+        problems += _keys(value["keys"], allow_derived=value.get("_target_") == _DROPS_DERIVED)
+    if "_mode_" in value and value["_mode_"] not in _MODES:
+        problems.append(f"_mode_ is {value['_mode_']!r}; only {' and '.join(_MODES)} may stand, others open a debugger")
     if value.get("lazy"):
         problems.append("lazy resampling ignores the mode of each key and spoils masks; leave it out")
     problems += [
         f"{key} is set; only a loader of pickled objects takes it" for key in sorted(PICKLE_OPTIONS & set(value))
     ]
-    urls = [key for key, item in value.items() if isinstance(item, str) and _URL.match(item)]
+    urls = [key for key, item in value.items() if _is_url(item) or (isinstance(item, list) and any(map(_is_url, item)))]
     has_digest = any(isinstance(value.get(key), str) for key in ("sha256", "hash_val"))
     problems += [f"{key} is a URL without a sha256 beside it" for key in urls if not has_digest]
     return problems
 
 
+def _is_url(value: Any) -> bool:
+    return isinstance(value, str) and bool(_URL.match(value))
+
+
 def _keys(keys: Any, *, allow_derived: bool) -> list[str]:
-    if keys is None or (isinstance(keys, str) and keys.startswith(("@", "$", "%"))):
+    if isinstance(keys, str) and keys.startswith(("@", "$", "%")):
         return []
-    names = [keys] if isinstance(keys, str) else list(keys)
+    names = [keys] if isinstance(keys, str) else list(keys) if isinstance(keys, list) else []
     if allow_derived:
         derived = tuple(f"{key}_" for key in _DATA_KEYS)
         names = [name for name in names if not str(name).startswith(derived)]
@@ -176,6 +269,18 @@ def _text(value: str) -> list[str]:
         problems.append(f"{value!r} is an absolute path; derive it from @bundle_root or leave it to an override")
     elif personal_path(value):
         problems.append(f"{value!r} holds a path of one machine")
+    elif climbing_path(value.removeprefix("%")):
+        problems.append(f"{value!r} is a path that goes up and may leave the bundle")
     if re.match(r"^%?scripts[./]", value):
         problems.append(f"{value!r} uses scripts/; code belongs in the installed package")
-    return problems
+    if _INVISIBLE.search(value):
+        problems.append(f"{value!a} holds characters that cannot be seen or that turn the direction of text")
+    return problems + _macro(value)
+
+
+def _macro(value: str) -> list[str]:
+    name = macro_file(value) if value.startswith("%") else ""
+    path = PurePosixPath(name)
+    if name and (path.parts[:1] != ("configs",) or path.suffix != ".json" or "metadata" in path.stem):
+        return [f"{value!r} takes its value from {name}; a macro may read only configs/*.json of its own bundle"]
+    return []

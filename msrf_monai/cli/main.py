@@ -29,8 +29,11 @@ class LazyGroup(TyperGroup):
         "experiment": ("msrf_monai.cli.experiment", "Compare variants of a bundle by cross-validation."),
         "info": ("msrf_monai.cli.info", "Show this installation and its bundles."),
         "label": ("msrf_monai.cli.label", "Start MONAI Label with our bundles, for annotators."),
+        "lint": ("msrf_monai.cli.lint", "Check bundles offline, and show what one would execute."),
         "listen": ("msrf_monai.cli.listen", "Predict what a PACS sends, and send the results back."),
+        "package": ("msrf_monai.cli.package", "Make the zip of a bundle."),
         "predict": ("msrf_monai.cli.predict", "Predict clinical files with a bundle: DICOM, pictures, volumes."),
+        "unpack": ("msrf_monai.cli.unpack", "Unpack the zip of a bundle."),
     }
 
     def list_commands(self, ctx: Any) -> list[str]:

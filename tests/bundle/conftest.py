@@ -144,8 +144,9 @@ def bundle(tmp_path: Path) -> Path:
     root = tmp_path / "toy_image_segmentation"
     (root / "configs").mkdir(parents=True)
     (root / "docs").mkdir()
-    for name in ("LICENSE", "docs/README.md", "docs/data_license.txt", "configs/logging.conf"):
+    for name in ("LICENSE", "docs/README.md", "docs/data_license.txt"):
         (root / name).write_text("text\n")
+    (root / "configs" / "logging.conf").write_text("[loggers]\nkeys=root\n")
     for name in ("train", "evaluate", "multi_gpu_train", "multi_gpu_evaluate"):
         (root / "configs" / f"{name}.json").write_text("{}\n")
     write_config(root, "inference", INFERENCE)

@@ -1,0 +1,144 @@
+"""Which dotted names a config may use: an allow list of packages, without what in them runs, loads or writes."""
+
+from __future__ import annotations
+
+__all__ = ["MODULES", "ROOTS", "UNSAFE_PARTS", "is_module", "is_permitted", "is_target"]
+
+ROOTS = ("monai", "torch", "ignite", "msrf_monai")
+"""Packages that a ``_target_`` may come from, besides a few classes of the standard library."""
+
+_STANDARD = frozenset({"collections", "datetime", "fractions", "glob", "logging", "math", "os", "pathlib"})
+MODULES = frozenset({*ROOTS, *_STANDARD, "numpy"})
+"""Modules that an expression may import."""
+
+# All public names below these, unless UNSAFE_PARTS or _FORBIDDEN says otherwise.
+_PACKAGES = (
+    *(f"monai.{name}" for name in ("data", "engines", "handlers", "inferers", "losses", "metrics", "networks")),
+    *(f"monai.{name}" for name in ("optimizers", "transforms", "visualize")),
+    *(f"monai.apps.{name}" for name in ("deepedit", "deepgrow", "detection", "generation", "nuclick", "pathology")),
+    *(f"monai.apps.{name}" for name in ("reconstruction", "vista3d")),
+    *(f"torch.{name}" for name in ("amp", "backends", "cuda", "cpu", "distributed", "fft", "finfo", "iinfo", "linalg")),
+    *(f"torch.{name}" for name in ("mps", "nn", "optim", "random", "special", "Tensor", "utils.checkpoint")),
+    *(f"torch.{name}" for name in ("utils.data", "version", "xpu")),
+    *(f"ignite.{name}" for name in ("distributed", "engine", "handlers", "metrics")),
+    *(f"msrf_monai.{name}" for name in ("clinical", "data", "engines", "handlers", "inferers", "label", "losses")),
+    *(f"msrf_monai.{name}" for name in ("metrics", "networks", "transforms")),
+    *(f"numpy.{name}" for name in ("fft", "finfo", "iinfo", "linalg", "random")),
+    "math",
+)
+_ARRAY = """
+abs all allclose any arange argmax argmin argsort array as_tensor asarray atleast_1d bfloat16 bincount bool bool8
+bool_ cat ceil channels_last clamp clip concat concatenate contiguous_format cos cumsum device diff dot double dtype
+einsum empty equal exp eye flip float float16 float32 float64 floor from_numpy full full_like gather Generator
+get_default_dtype get_num_threads greater greater_equal half histogram inf inference_mode initial_seed int int16
+int32 int64 int8 integer isfinite isinf isnan less less_equal linspace log logical_and logical_not logical_or
+logical_xor long manual_seed matmul max maximum mean median meshgrid min minimum nan nan_to_num ndarray ndim newaxis
+no_grad nonzero norm ones ones_like permute pi pow preserve_format prod quantile rand randint randn randperm relu
+reshape rot90 round set_float32_matmul_precision set_num_threads shape short sigmoid sign sin Size softmax sort sqrt
+squeeze stack std strided sum take tanh Tensor tensor topk transpose uint16 uint8 unique unsqueeze
+use_deterministic_algorithms var where zeros zeros_like
+"""
+_NAMES = frozenset(
+    {f"{module}.{name}" for module in ("torch", "numpy") for name in _ARRAY.split()}
+    | {f"monai.utils.{name}" for name in ("convert_to_numpy", "convert_to_tensor", "ensure_tuple", "ensure_tuple_rep")}
+    | {f"monai.utils.{name}" for name in ("BlendMode", "CommonKeys", "GridSampleMode", "GridSamplePadMode")}
+    | {f"monai.utils.{name}" for name in ("InterpolateMode", "LossReduction", "MetricReduction", "NumpyPadMode")}
+    | {f"monai.utils.{name}" for name in ("PytorchPadMode", "UpsampleMode", "first", "get_seed", "set_determinism")}
+    | {f"msrf_monai.bundle.{name}" for name in ("finish_manifest", "prepare_run", "start_process_group")}
+    | {"msrf_monai.bundle.stop_process_group", "ignite.utils.setup_logger"}
+    | {f"msrf_monai.clinical.{name}" for name in ("ClinicalImageReader", "LoadClinicalImage", "LoadClinicalImaged")}
+    | {f"msrf_monai.data.{name}" for name in ("balanced_weights", "list_images", "load_datalist", "load_pool")}
+    | {"glob.glob", "os.cpu_count", "os.environ", "os.environ.get", "os.fspath", "os.path", "os.sep"}
+    | {f"os.path.{name}" for name in ("abspath", "basename", "dirname", "exists", "isdir", "isfile", "join")}
+    | {f"os.path.{name}" for name in ("normpath", "relpath", "splitext")}
+    | {f"logging.{name}" for name in ("getLogger", "DEBUG", "INFO", "WARNING", "ERROR")}
+    | {"collections.OrderedDict", "datetime.timedelta", "fractions.Fraction"}
+    | {"pathlib.PurePath", "pathlib.PurePosixPath"}  # they touch no disk
+)
+# An enumeration has members, and an array's class has methods.
+_OPEN_NAMES = tuple(f"{name}." for name in _NAMES if name.startswith("monai.utils."))
+_STANDARD_TARGETS = ("collections.", "datetime.", "fractions.", "math.", "pathlib.")
+# TorchScript holds no Python pickle, and MONAI's own inference from model.ts builds it as a component.
+_TARGET_ONLY = "torch.jit.load"
+
+_FORBIDDEN = tuple(
+    f"{name}."
+    for name in (
+        *(f"monai.data.{name}" for name in ("utils.pickle_hashing", "utils.pickle_operations")),
+        *(f"monai.networks.{name}" for name in ("trt_compiler", "utils.convert_to_trt", "utils.save_state")),
+        *(f"torch.cuda.{name}" for name in ("jiterator", "memory", "profiler")),
+        *(f"torch.distributed.{name}" for name in ("checkpoint", "elastic", "launch", "launcher", "rpc", "run")),
+        *(f"torch.distributed.{name}" for name in ("all_gather_object", "broadcast_object_list")),
+        *(f"torch.distributed.{name}" for name in ("gather_object", "recv_object_list", "scatter_object_list")),
+        *(f"torch.utils.data.{name}" for name in ("datapipes", "graph", "graph_settings")),
+        *(f"ignite.distributed.{name}" for name in ("launcher", "Parallel", "spawn")),
+    )
+)
+# Modules that many others import, and so are reachable behind a permitted name: torch.nn.modules.module.sys.
+_MODULES_BEHIND = """
+ast asyncio base64 builtins code codecs concurrent copyreg ctypes dill distutils fcntl gc http importlib inspect
+joblib linecache marshal mmap multiprocessing nt operator optional os pdb pickle pickletools pip pkgutil platform
+posix pty pydoc requests resource runpy setuptools shelve shutil signal site socket sqlite3 ssl subprocess sys
+sysconfig tarfile tempfile threading timeit traceback types urllib urllib3 webbrowser xmlrpc yaml zipfile zipimport
+"""
+# The same packages again behind a module, where the rules would not see which part is meant.
+_PACKAGES_BEHIND = """
+ignite monai msrf_monai numpy np torch
+"""
+# What runs, imports or evaluates.
+_RUNS = """
+CompilationUnit ConfigComponent ConfigExpression ConfigParser compile eval eval_expr exec execfile
+get_parsed_content import_module instantiate load_module load_submodules locate optional_import popen require
+require_pkg run_cmd safe_eval spawn system
+"""
+# What loads or writes.
+_LOADS = """
+chmod download_and_extract download_url extractall from_file fromfile hub load_inline load_library load_url memmap
+mkdir open read_bytes read_text rename replace_file rmdir rmtree serialization symlink_to tofile touch unlink
+write_bytes write_text
+"""
+# Frames and classes, by which all else is reached.
+_INNER = """
+ag_frame cr_frame f_back f_builtins f_code f_globals f_locals func_globals gi_code gi_frame mro tb_frame tb_next
+"""
+UNSAFE_PARTS = frozenset((_MODULES_BEHIND + _PACKAGES_BEHIND + _RUNS + _LOADS + _INNER).split())
+"""What no part of a dotted name, and no attribute in an expression, may be."""
+
+
+def is_permitted(name: str) -> bool:
+    """Say whether an expression may use a dotted name that begins at a module."""
+    if not _is_plain(name):
+        return False
+    if any(f"{name}.".startswith(prefix) for prefix in _FORBIDDEN):
+        return False
+    if name in _NAMES:
+        return True
+    # of this package only what its rooms export: their modules reach further
+    if name.startswith("msrf_monai.") and name.count(".") != 2:
+        return False
+    return name.startswith((*(f"{package}." for package in _PACKAGES), *_OPEN_NAMES))
+
+
+def is_target(name: str) -> bool:
+    """Say whether a ``_target_`` may have this name."""
+    if name == _TARGET_ONLY:
+        return True
+    return name.startswith((*(f"{root}." for root in ROOTS), *_STANDARD_TARGETS)) and is_permitted(name)
+
+
+def is_module(name: str) -> bool:
+    """Say whether an expression may import this module: one of the allow list, or a package on the way to one."""
+    if name in MODULES:
+        return True
+    below = (*_PACKAGES, *_NAMES)
+    on_the_way = any(entry == name or entry.startswith(f"{name}.") for entry in below)
+    return _is_plain(name) and (on_the_way or is_permitted(name))
+
+
+def _is_plain(name: str) -> bool:
+    """Say whether all parts are public ASCII names, none of which runs, loads or writes things."""
+    first, *others = name.split(".")
+    parts = (first, *others)
+    if not all(part.isascii() and part.isidentifier() and not part.startswith("_") for part in parts):
+        return False
+    return not any(part in UNSAFE_PARTS for part in others)
