@@ -186,14 +186,15 @@ def upright(stored: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
 
 
 def _may_lack_rows(rows: npt.NDArray[Any], header: _Header, data: bytes) -> bool:
-    """Tell whether the last rows are of one colour, as Pillow leaves those that the file does not have.
+    """Tell whether the last row is as Pillow leaves those that the file does not have: 0, or the palette's first colour.
 
-    It says nothing when the compressed pixels end early. Looking at all of them costs as much as decoding does, so it
-    is done only here, and where the last row that is stored may be any.
+    It says nothing when the compressed pixels end early. Inflating all of them to find out costs half as much as
+    decoding does, so it is done only then, and where the last row that is stored may be any.
     """
     if header.orientation != 1 or is_interlaced_png(data):
         return True
-    return bool((rows[-1] == rows[-1, :1]).all())
+    last = rows[-1]
+    return bool((last == last[:1]).all()) if header.mode == "P" else not last.any()
 
 
 @contextmanager
