@@ -186,7 +186,7 @@ def upright(stored: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
 
 
 def _may_lack_rows(rows: npt.NDArray[Any], header: _Header, data: bytes) -> bool:
-    """Tell whether the last row is as Pillow leaves those that the file does not have: 0, or the palette's first colour.
+    """Tell whether the last row is as Pillow leaves those that a file does not have: 0, or a palette's first colour.
 
     It says nothing when the compressed pixels end early. Inflating all of them to find out costs half as much as
     decoding does, so it is done only then, and where the last row that is stored may be any.
