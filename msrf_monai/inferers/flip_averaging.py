@@ -33,18 +33,18 @@ class FlipAveragingInferer(MaskSlidingWindowInferer):
         """Run the network on the windows of each mirror image.
 
         Args:
-            inputs: float tensor ``(B, C, H, W)``; see ``MaskSlidingWindowInferer``.
+            inputs: float tensor ``(B, C, H, W)``, or a volume ``(B, C, H, W, D)``; see ``MaskSlidingWindowInferer``.
             network: see ``MaskSlidingWindowInferer``.
             args: further positional arguments of ``network``.
             kwargs: further keyword arguments of ``network``.
 
         Returns:
-            The mean logits ``(B, K, H, W)``.
+            The mean logits, in the axes of ``inputs``.
 
         Raises:
             InputError: when the network returns an empty tuple, list or mapping.
         """
-        if not self.flips:
+        if not self.flips or self._takes_slices(inputs):
             return super().__call__(inputs, network, *args, **kwargs)
         run = super().__call__
         passes = [torch.flip(run(torch.flip(inputs, axes), network, *args, **kwargs), axes) for axes in _FLIPS]

@@ -22,6 +22,7 @@ from msrf_monai.transforms.restore import RestoreSized
 from msrf_monai.transforms.rows import to_planes, to_rows
 from msrf_monai.transforms.save import SaveMask, SaveMaskd, SaveProbability, SaveProbabilityd
 from msrf_monai.transforms.select import SelectMask, SelectMaskd
+from msrf_monai.transforms.source_axes import ToSourceAxesd
 from msrf_monai.transforms.twelve_augmentations import AUGMENTATION_CYCLE, RandTwelveAugmentationsd, augment
 from msrf_monai.transforms.vessel_measures import SaveVesselMeasuresd
 
@@ -58,6 +59,7 @@ __all__ = [
     "SaveVesselMeasuresd",
     "SelectMask",
     "SelectMaskd",
+    "ToSourceAxesd",
     "augment",
     "canny_edges",
     "decide_mask",

@@ -13,6 +13,7 @@ from monai.transforms.transform import MapTransform, Transform
 from msrf_monai.edges import HIGH, LOW, adaptive_thresholds, canny_edges, mask_edges
 from msrf_monai.errors import InputError
 from msrf_monai.transforms.rows import plain, to_planes, to_rows, with_meta
+from msrf_monai.transforms.slices import each_slice
 
 __all__ = ["EdgeMap", "EdgeMapd", "EdgeTarget", "EdgeTargetd"]
 
@@ -103,6 +104,7 @@ class EdgeMapd(MapTransform):
         super().__init__(keys, allow_missing_keys)
         self.mapper = EdgeMap(low=low, high=high, adaptive=adaptive, quantile=quantile, ratio=ratio)
 
+    @each_slice
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Append the edge maps of one item; see ``EdgeMap.__call__``."""
         d = dict(data)

@@ -16,6 +16,7 @@ from msrf_monai.errors import ConfigError, InputError
 from msrf_monai.field_of_view import derive_field_of_view
 from msrf_monai.transforms.load_mask import LoadMask2Dd
 from msrf_monai.transforms.rows import plain, to_planes, to_rows, with_meta
+from msrf_monai.transforms.slices import each_slice
 
 __all__ = ["ClearOutsided", "FieldOfViewd", "NormalizeInsided"]
 
@@ -55,6 +56,7 @@ class FieldOfViewd(MapTransform):
         self.source: Source = source
         self._load = LoadMask2Dd(fov_key, image_key=str(self.keys[0]))
 
+    @each_slice
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Add the field of view of one item.
 
@@ -136,6 +138,7 @@ class NormalizeInsided(_InsideTransform):
         allow_missing_keys: skip keys that an item has not.
     """
 
+    @each_slice
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Normalise the images of one item.
 
@@ -183,6 +186,7 @@ class ClearOutsided(_InsideTransform):
     ) -> None:
         super().__init__(keys, fov_key, allow_missing_keys=allow_missing_keys)
 
+    @each_slice
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Clear the predictions of one item.
 

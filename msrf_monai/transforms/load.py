@@ -37,6 +37,7 @@ class FileLoader(LoadImage):
     """
 
     _palette: Palette = "colour"
+    _volumes = False
 
     def __init__(self, *, max_pixels: int = DEFAULT_MAX_PIXELS, image_only: bool = True) -> None:
         self.auto_select = True
@@ -78,13 +79,14 @@ class FileLoader(LoadImage):
         if reader is not None:
             self.register(reader)
         path = _one_path(filename)
-        picture = read_picture(path, max_pixels=self.max_pixels, palette=self._palette)
+        picture = read_picture(path, max_pixels=self.max_pixels, palette=self._palette, volumes=self._volumes)
         planes = to_planes(np.ascontiguousarray(self._pixels(picture, str(path))))
+        planes, size = _slices(planes, picture.depth)
         meta = {
             **picture.meta,
             "filename_or_obj": str(path),
             # NumPy, not torch: MONAI Label compares it with np.not_equal
-            "spatial_shape": np.asarray(planes.shape[1:]),
+            "spatial_shape": np.asarray(size),
             "original_channel_dim": 0,
         }
         image: torch.Tensor = MetaTensor(planes, meta=meta) if get_track_meta() else planes
@@ -108,6 +110,8 @@ class LoadImage2D(FileLoader):
         intensity: ``"full_range"`` (16 bits: 65535 becomes 255) or ``"minmax"`` (the image's own range becomes 0..255).
         max_pixels: largest width times height; larger files are refused before they are decoded.
         image_only: return the image alone, or the pair (image, metadata).
+        volumes: load the slices of a NIfTI volume as ``(C, W, H, D)`` instead of refusing it; MONAI Label hands over a
+            CT or MR series so.
 
     Raises:
         ConfigError: when ``channels`` or ``intensity`` is none of the above.
@@ -120,8 +124,10 @@ class LoadImage2D(FileLoader):
         intensity: Intensity = "full_range",
         max_pixels: int = DEFAULT_MAX_PIXELS,
         image_only: bool = True,
+        volumes: bool = False,
     ) -> None:
         super().__init__(max_pixels=max_pixels, image_only=image_only)
+        self._volumes = volumes
         if channels not in (1, 3):
             raise ConfigError(f"channels must be 1 or 3, got {channels!r}")
         check_intensity(intensity)
@@ -168,6 +174,7 @@ class LoadImage2Dd(FileLoaderd):
         overwriting: allow metadata that is already there to be replaced.
         image_only: keep the metadata in the MetaTensor alone.
         allow_missing_keys: skip keys that an item has not.
+        volumes: load the slices of a NIfTI volume as ``(C, W, H, D)`` instead of refusing it.
 
     Raises:
         ConfigError: when an argument is none of the above.
@@ -185,15 +192,27 @@ class LoadImage2Dd(FileLoaderd):
         overwriting: bool = False,
         image_only: bool = True,
         allow_missing_keys: bool = False,
+        volumes: bool = False,
     ) -> None:
         super().__init__(
             keys,
-            LoadImage2D(channels, intensity=intensity, max_pixels=max_pixels, image_only=image_only),
+            LoadImage2D(channels, intensity=intensity, max_pixels=max_pixels, image_only=image_only, volumes=volumes),
             meta_keys=meta_keys,
             meta_key_postfix=meta_key_postfix,
             overwriting=overwriting,
             allow_missing_keys=allow_missing_keys,
         )
+
+
+def _slices(planes: torch.Tensor, depth: int | None) -> tuple[torch.Tensor, tuple[int, ...]]:
+    """Return ``(C, W, H)``, or ``(C, W, H, D)`` of a volume, and the size of the file on its own axes."""
+    channels, width, height = planes.shape
+    if depth is None:
+        return planes, (width, height)
+    height //= depth
+    if depth > 1:
+        planes = planes.reshape(channels, width, depth, height).transpose(2, 3)
+    return planes, (width, height, depth)
 
 
 def _one_path(filename: Sequence[FileName] | FileName) -> Path:

@@ -29,6 +29,8 @@ class Picture:
     """True when the compression changes values, as JPEG's does."""
     meta: dict[str, Any] = field(default_factory=dict)
     """What the reader knows beyond the pixels, such as a NIfTI affine; joins the MetaTensor's metadata."""
+    depth: int | None = None
+    """The number of slices, which lie one below the other in ``rows``; None for files that have no axis for them."""
 
 
 def check_intensity(intensity: str) -> None:

@@ -15,7 +15,11 @@ __all__ = ["read_picture"]
 
 
 def read_picture(
-    path: str | os.PathLike[str], *, max_pixels: int = DEFAULT_MAX_PIXELS, palette: Palette = "colour"
+    path: str | os.PathLike[str],
+    *,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    palette: Palette = "colour",
+    volumes: bool = False,
 ) -> Picture:
     """Read one PNG, JPEG, TIFF, BMP, PPM, GIF, WebP, single-frame DICOM or 2-D NIfTI file.
 
@@ -23,6 +27,7 @@ def read_picture(
         path: the file.
         max_pixels: largest allowed width times height, checked before the pixels are decoded.
         palette: what palette images give, their ``"colour"`` or their ``"index"``.
+        volumes: give the slices of a NIfTI volume, see ``read_nifti``, instead of refusing it.
 
     Returns:
         The pixels in row order, see ``Picture``.
@@ -33,7 +38,7 @@ def read_picture(
     path = Path(path)
     try:
         if is_nifti(path) and path.is_file():
-            return read_nifti(path, max_pixels=max_pixels)
+            return read_nifti(path, max_pixels=max_pixels, volumes=volumes)
         data = path.read_bytes()
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist; check the path, or the data list that names it") from error

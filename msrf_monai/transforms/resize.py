@@ -20,6 +20,7 @@ from monai.utils.misc import ensure_tuple_rep
 from msrf_monai.errors import ConfigError
 from msrf_monai.transforms.resampling import ResizeMode, check_mode, resize_rows
 from msrf_monai.transforms.rows import to_planes, to_rows, with_meta
+from msrf_monai.transforms.slices import each_slice
 
 __all__ = ["Resize2D", "Resize2Dd", "resize_planes"]
 
@@ -136,6 +137,7 @@ class Resize2Dd(MapTransform, InvertibleTransform):
             check_mode(one)
         self.resizer = Resize2D(spatial_size)
 
+    @each_slice
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Resize the images of one item; see ``Resize2D.__call__``."""
         d = dict(data)

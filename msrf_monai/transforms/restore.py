@@ -12,6 +12,7 @@ from monai.transforms.transform import MapTransform
 
 from msrf_monai.errors import ConfigError, InputError
 from msrf_monai.transforms.resize import resize_planes
+from msrf_monai.transforms.slices import each_slice
 
 __all__ = ["RestoreSized"]
 
@@ -46,6 +47,7 @@ class RestoreSized(MapTransform):
         self.image_key = image_key
         self.mode: Literal["bilinear", "nearest"] = mode
 
+    @each_slice
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Restore the predictions of one item.
 
