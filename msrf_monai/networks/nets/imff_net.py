@@ -81,6 +81,8 @@ class IMFFNet(nn.Module):
         apf_form: "low_resolution" or "literal": two ways to compute the same, see ``AttentionPoolingFusion``.
         padding: what sizes that do not fit are filled up with: "edge" repeats the last row and column, "zeros" is
             black.
+        dropout: share of values dropped after each pooling, in training mode; none as published. Programs that
+            estimate uncertainty by dropout, such as MONAI Label, set it.
 
     Raises:
         InputError: when an argument is none of the above, or the input has not ``in_channels`` channels.
@@ -107,15 +109,18 @@ class IMFFNet(nn.Module):
         reduction: int = 4,
         apf_form: AttentionPoolingForm = "low_resolution",
         padding: Padding = "edge",
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        _check(spatial_dims, features, apf_levels, padding)
+        _check(spatial_dims, features, apf_levels, padding, dropout)
         self.in_channels = in_channels
         self.padding: str = padding
         self.multiple = 2 ** (len(features) - 1)
         *encoder, bottom = (DoubleConv(a, b, nn.BatchNorm2d) for a, b in pairwise((in_channels, *features)))
         self.encoder = nn.ModuleList(encoder)
-        self.pool = nn.MaxPool2d(2)
+        self.pool: nn.Module = nn.MaxPool2d(2)
+        if dropout > 0:
+            self.pool = nn.Sequential(self.pool, nn.Dropout(dropout))
         self.skips = nn.ModuleList(
             AttentionPoolingFusion(width, reduction, form=apf_form, pool_weights=pool_weights)
             if level in apf_levels
@@ -186,7 +191,7 @@ class IMFFNet(nn.Module):
         return logits, head, side
 
 
-def _check(spatial_dims: int, features: Sequence[int], apf_levels: Sequence[int], padding: str) -> None:
+def _check(spatial_dims: int, features: Sequence[int], apf_levels: Sequence[int], padding: str, dropout: float) -> None:
     if spatial_dims != 2:
         raise InputError(f"spatial_dims is {spatial_dims}; IMFF-Net is defined for 2-D images only, use 2")
     if len(features) < 2 or min(features) < 1:
@@ -200,3 +205,5 @@ def _check(spatial_dims: int, features: Sequence[int], apf_levels: Sequence[int]
             f"to {len(features) - 2} for the coarsest of {len(features)} stages, or none"
         )
     check_choice("padding", padding, Padding)
+    if not 0.0 <= dropout < 1.0:
+        raise InputError(f"dropout is {dropout}; expected a share of at least 0 and less than 1, such as 0.2")

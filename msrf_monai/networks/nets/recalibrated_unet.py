@@ -85,6 +85,8 @@ class RecalibratedUNet(nn.Module):
         max_scale: number of box sizes (2, 4, … pixels) for "ssr" and "multifractal".
         norm_momentum: share of a new batch in the norms' running statistics. The published 0.01 needs about 450
             updates until evaluation mode is right.
+        dropout: share of values dropped after each pooling, in training mode; none as published. Programs that
+            estimate uncertainty by dropout, such as MONAI Label, set it.
 
     Raises:
         InputError: when an argument is none of the above, or the input has not ``in_channels`` channels.
@@ -110,9 +112,10 @@ class RecalibratedUNet(nn.Module):
         reduction: int = 2,
         max_scale: int = 3,
         norm_momentum: float = 0.01,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        _check(spatial_dims, features)
+        _check(spatial_dims, features, dropout)
         make = _Factory(spatial_dims, norm, norm_scope, reduction, max_scale, norm_momentum)
         self.spatial_dims = spatial_dims
         self.in_channels = in_channels
@@ -127,7 +130,9 @@ class RecalibratedUNet(nn.Module):
             _EncoderStage(convs, make.recalibration(recalibration, width))
             for convs, width in zip(encoder, features[:-1], strict=True)
         )
-        self.pool = Pool["max", spatial_dims](2)
+        self.pool: nn.Module = Pool["max", spatial_dims](2)
+        if dropout > 0:
+            self.pool = nn.Sequential(self.pool, nn.Dropout(dropout))
         self.bottom = bottom
         self.decoder = nn.ModuleList(_DecoderStage(convs, spatial_dims) for convs in decoder)
         self.head = head
@@ -218,13 +223,15 @@ class _Factory:
         raise InputError(f"recalibration is {kind!r}; expected None, {names}, or a function from channels to a module")
 
 
-def _check(spatial_dims: int, features: Sequence[int]) -> None:
+def _check(spatial_dims: int, features: Sequence[int], dropout: float) -> None:
     if spatial_dims not in (2, 3):
         raise InputError(f"spatial_dims is {spatial_dims}; expected 2 or 3")
     if len(features) < 2 or min(features) < 1:
         raise InputError(
             f"features is {tuple(features)}; expected at least two positive numbers, as (32, 64, 128, 256)"
         )
+    if not 0.0 <= dropout < 1.0:
+        raise InputError(f"dropout is {dropout}; expected a share of at least 0 and less than 1, such as 0.2")
 
 
 class SSRUNet(RecalibratedUNet):
