@@ -22,6 +22,7 @@ from msrf_monai.engines.seeding import SeedEpochs, epoch_seed
 from msrf_monai.engines.stopping import EarlyStop
 from msrf_monai.engines.summary import case_row, summarise
 from msrf_monai.engines.training_state import TrainingState
+from msrf_monai.engines.unvalidated import SaveUnvalidated
 from msrf_monai.engines.vessel_report import VesselReport
 from msrf_monai.engines.vessel_report_overlay import draw_vessel_overlay
 from msrf_monai.engines.vessel_report_threshold import ChooseThreshold, read_threshold
@@ -45,6 +46,7 @@ __all__ = [
     "Progress",
     "ResumeEvents",
     "SaveBest",
+    "SaveUnvalidated",
     "SeedEpochs",
     "SegmentationReport",
     "TrainingCurves",
