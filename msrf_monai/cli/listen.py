@@ -61,6 +61,7 @@ def listen(
         if not allow and not any_caller:
             raise ConfigError("nobody may send: name the peers with --allow AET, or let everybody with --any-caller")
         settings = RunOptions(**{**prediction.settings(), "resume": True})
+        outward.check_sends(settings.outputs)
         listening = ListenerOptions(
             aet=outward.aet,
             host=host,
@@ -72,7 +73,7 @@ def listen(
         service = ServiceOptions(settle=settle, keep_received=outward.keep_received)
         return _serve(bundle, output, settings, listening, service, outward, quiet=quiet)
 
-    raise typer.Exit(exit_code_of(run))
+    raise typer.Exit(exit_code_of(run, quiet=quiet))
 
 
 def _serve(

@@ -62,10 +62,11 @@ def predict(
     def run() -> int:
         settings = {**prediction.settings(), "part": _part(part), "resume": resume}
         archive = _archive(from_dicomweb, query or [], outward, output, inputs or [])
+        outward.check_sends(settings["outputs"])
         job = _Job(bundle, output, settings, inputs or [], archive, outward, quiet, as_json)
         return _show_plan(job) if dry_run else _run(job)
 
-    raise typer.Exit(exit_code_of(run, as_json=as_json))
+    raise typer.Exit(exit_code_of(run, as_json=as_json, quiet=quiet))
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,10 @@ def _archive(
             raise ConfigError("--query says which studies to fetch, and --from-dicomweb URL is missing")
         if not inputs:
             raise InputError("give INPUT, a file, a folder or a pattern, or --from-dicomweb URL with --query")
+        if outward.received is not None or outward.keep_received:
+            raise ConfigError(
+                "--received and --keep-received are about what --from-dicomweb URL fetches, and that is missing"
+            )
         return None
     if inputs:
         raise ConfigError("--from-dicomweb takes the place of INPUT; run the command twice, with two result folders")
@@ -127,13 +132,13 @@ def _run(job: _Job) -> int:
                 result = pacs.predict_from(job.archive, run, courier, stop, job.outward)
             run.report()
             delivered = courier.finish() if courier else []
-    _tell(job, result, delivered)
-    return result.exit_code or (0 if all(each.is_complete for each in delivered) else SOME_FAILED)
+    code = result.exit_code or (0 if all(each.is_complete for each in delivered) else SOME_FAILED)
+    _tell(job, result, delivered, code)
+    return code
 
 
-def _tell(job: _Job, result: RunResult, delivered: list[Delivered]) -> None:
+def _tell(job: _Job, result: RunResult, delivered: list[Delivered], code: int) -> None:
     if job.as_json:
-        code = result.exit_code or (0 if all(each.is_complete for each in delivered) else SOME_FAILED)
         said = {**asdict(result), "exit_code": code, "output": str(job.output)}
         typer.echo(json.dumps(said | ({"deliveries": [asdict(each) for each in delivered]} if delivered else {})))
     elif not job.quiet:
@@ -170,4 +175,4 @@ def _line(planned: Planned) -> str:
     if planned.action == "predict":
         why = f"{', '.join(planned.outputs)} in {planned.folder}"
     flags = f" [{'; '.join(planned.flags)}]" if planned.flags else ""
-    return f"{planned.action} {planned.input}{about}: {why}{flags}"
+    return f"{planned.action} {planned.path or planned.input}{about}: {why}{flags}"

@@ -34,6 +34,13 @@ class Backend(StrEnum):
     TENSORRT = "tensorrt"
 
 
+class Engine(StrEnum):
+    """Where workers run."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
 @dataclass(frozen=True)
 class PredictionOptions:
     """What is predicted and written, and how."""
@@ -50,6 +57,10 @@ class PredictionOptions:
     num_workers: Annotated[
         int, typer.Option(min=0, help="Processes that share the inputs, each with the network in memory; 0: this one.")
     ] = 0
+    engine: Annotated[Engine, typer.Option(help="Where workers run: here, or in a Ray cluster.")] = Engine.LOCAL
+    ray_address: Annotated[
+        str | None, typer.Option(help="Of a running Ray cluster (default: Ray on this computer alone).")
+    ] = None
     config: Annotated[
         list[str] | None, typer.Option("--set", help="KEY=VALUE of the bundle's inference.json; may be repeated.")
     ] = None
@@ -88,12 +99,13 @@ class PredictionOptions:
 
         names = (
             *("device", "tta", "threshold", "weights", "num_workers", "slice_by_slice", "convert_unusual"),
-            *("hide_names", "seg2d_geometry", "repeatable_uids", "thumbnails", "source_list"),
+            *("hide_names", "seg2d_geometry", "repeatable_uids", "thumbnails", "source_list", "ray_address"),
         )
         return {
             **{name: getattr(self, name) for name in names},
             "outputs": tuple(dict.fromkeys(name.strip() for name in self.outputs.split(",") if name.strip())),
             "backend": self.backend.value,
+            "engine": self.engine.value,
             "num_threads": self.threads,
             "overrides": tuple(_override(word) for word in self.config or []),
             "limits": Limits() if self.limits is None else read_limits(self.limits),
@@ -134,6 +146,23 @@ class PacsOptions:
                 "name another one with --received"
             )
         return received
+
+    def check_sends(self, outputs: tuple[str, ...]) -> None:
+        """Refuse destinations that would get nothing.
+
+        Args:
+            outputs: kinds of output that are written.
+
+        Raises:
+            ConfigError: when there is a destination, and none of the kinds is a DICOM object.
+        """
+        from msrf_monai.clinical.pacs.delivery import DICOM_KINDS
+
+        if (self.send_to or self.to_dicomweb) and not set(outputs) & set(DICOM_KINDS):
+            raise ConfigError(
+                "--send-to and --to-dicomweb send DICOM objects, and --outputs asks for none; "
+                f"add one or more of {', '.join(DICOM_KINDS)}"
+            )
 
     @contextmanager
     def destinations(self) -> Iterator[list[Destination]]:

@@ -77,12 +77,13 @@ def ended_by_signal() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def exit_code_of(run: Callable[[], int], *, as_json: bool = False) -> int:
+def exit_code_of(run: Callable[[], int], *, as_json: bool = False, quiet: bool = False) -> int:
     """Run a command, and turn what it raises into one sentence on stderr.
 
     Args:
         run: does it, and returns an exit code.
         as_json: print a failure as a JSON object on stdout too.
+        quiet: let no log line through to stderr that is less than an error, unless ``--debug`` asks for all of them.
 
     Returns:
         The code that ``run`` returned; 2 for wrong use, 1 for anything else that ended it.
@@ -90,7 +91,8 @@ def exit_code_of(run: Callable[[], int], *, as_json: bool = False) -> int:
     _log_when_debugging()
     tune_allocator()  # the process is this command's own, and convolutions ask for much memory at a time
     try:
-        return run()
+        with _errors_only(quiet and not _is_debugging()):
+            return run()
     except MsrfError as error:
         is_usage = isinstance(error, CheckpointError | ConfigError | InputError)
         return _fail(str(error), USAGE if is_usage else FATAL, as_json)
@@ -103,6 +105,21 @@ def exit_code_of(run: Callable[[], int], *, as_json: bool = False) -> int:
         command = " ".join(["msrf-monai", "--debug", *sys.argv[1:2], "…"])
         steps = f"\n{where(error)}" if _is_debugging() else f"; run again as {command} to see where"
         return _fail(f"an unforeseen {type(error).__name__} ended the run{steps}", FATAL, as_json)
+
+
+@contextmanager
+def _errors_only(wanted: bool) -> Iterator[None]:
+    """Where nobody has set up logging, Python shows warnings too; let it show errors only."""
+    if not wanted:
+        yield
+        return
+    handler = logging.StreamHandler()
+    handler.setLevel(logging.ERROR)
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
 
 
 def _fail(message: str, code: int, as_json: bool) -> int:

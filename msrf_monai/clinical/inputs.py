@@ -25,7 +25,7 @@ from msrf_monai.clinical.series_rules import SeriesRules
 from msrf_monai.clinical.slide_inputs import dicom_slides, files_of_slide, head_limits, is_dicom_slide
 from msrf_monai.errors import InputError
 
-__all__ = ["InputOptions", "PlannedInput", "check_given", "content_digest", "plan_inputs"]
+__all__ = ["InputOptions", "PlannedInput", "check_given", "content_digest", "expand_patterns", "plan_inputs"]
 
 _SHOWN = ("raster", "nifti", "metaimage")
 _SYSTEM_FILES = {".ds_store", "thumbs.db", "desktop.ini"}
@@ -133,7 +133,7 @@ def check_given(inputs: Iterable[str | os.PathLike[str]]) -> None:
     Raises:
         InputError: when there is nothing at any of the paths and no pattern fits.
     """
-    if not any(os.path.lexists(each) for each in _expanded(inputs)):
+    if not any(os.path.lexists(each) for each in expand_patterns(inputs)):
         raise InputError("no input was found; give a file, a folder that holds files, or a pattern that fits some")
 
 
@@ -153,7 +153,7 @@ def _find(
     found: dict[str, _Found] = {}
     refused: list[PlannedInput] = []
     outside = None if exclude is None else os.path.realpath(exclude)
-    for given in _expanded(inputs):
+    for given in expand_patterns(inputs):
         root = os.path.abspath(given)  # noqa: PTH100 (keeps links, and names that are no Unicode)
         if Path(root).is_dir():
             for path in _files_below(root, outside, refused):
@@ -163,7 +163,12 @@ def _find(
     return {path: found[path] for path in sorted(found, key=os.fsencode)}, refused
 
 
-def _expanded(inputs: Iterable[str | os.PathLike[str]]) -> list[str]:
+def expand_patterns(inputs: Iterable[str | os.PathLike[str]]) -> list[str]:
+    """Return what was given, with what fits a pattern in the pattern's place.
+
+    Args:
+        inputs: files, folders and patterns; a pattern that is a file's own name is no pattern.
+    """
     given: list[str] = []
     for path in inputs:
         each = os.fspath(path)

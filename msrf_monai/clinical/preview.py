@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from msrf_monai.clinical.failures import describe
-from msrf_monai.clinical.inputs import PlannedInput, plan_inputs
+from msrf_monai.clinical.inputs import PlannedInput, expand_patterns, plan_inputs
 from msrf_monai.clinical.ledger import MANIFEST, Entry, read_manifest
 from msrf_monai.clinical.outputs import plan_outputs
 from msrf_monai.clinical.privacy import PrivateLogs
@@ -40,6 +40,9 @@ class Planned:
     frames: int = 0
     outputs: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
+    path: str = ""
+    """The file as the user would name it, where it cannot be predicted and ``input`` does not say which it is; empty
+    with ``hide_names``. It may name a patient, so it is for the user's own screen."""
 
 
 def preview(inputs: Iterable[str | os.PathLike[str]], output: str | os.PathLike[str], **options: Any) -> list[Planned]:
@@ -65,8 +68,15 @@ def preview(inputs: Iterable[str | os.PathLike[str]], output: str | os.PathLike[
     if (results.root / MANIFEST).exists():
         entries = {entry.folder: entry for entry in read_manifest(results.root).entries}
     with PrivateLogs().active():
-        plan = plan_inputs(inputs, settings.input_options(results.root))
-        return [_foreseen(each, entries.get(each.folder), results, settings) for each in plan]
+        given = expand_patterns(inputs)
+        plan = plan_inputs(given, settings.input_options(results.root))
+        found = [_foreseen(each, entries.get(each.folder), results, settings) for each in plan]
+    if settings.hide_names:
+        return found
+    return [
+        replace(each, path=_as_given(planned.paths[0], given)) if _needs_path(each, planned) else each
+        for each, planned in zip(found, plan, strict=True)
+    ]
 
 
 def bundle_identity(bundle: str | os.PathLike[str]) -> tuple[str, str]:
@@ -112,6 +122,23 @@ def _foreseen(planned: PlannedInput, before: Entry | None, results: ResultFolder
     if before is not None and is_kept and results.holds(before.outputs):
         return replace(found, action="keep", reason="an earlier run has finished it, and it has not changed")
     return found
+
+
+def _needs_path(found: Planned, planned: PlannedInput) -> bool:
+    return found.action == "refuse" and not planned.shows_name
+
+
+def _as_given(path: str, inputs: Iterable[str]) -> str:
+    """Return a path as it follows from what the user gave, without characters that a screen would obey."""
+    shown = path
+    for given in inputs:
+        root = os.path.abspath(given)  # noqa: PTH100 (keeps links, and names that are no Unicode)
+        if path == root or path.startswith(os.path.join(root, "")):  # noqa: PTH118 (the same)
+            shown = given.rstrip(os.sep) + path[len(root) :]
+            break
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in shown
+    )
 
 
 def _foreseen_slide(found: Planned, planned: PlannedInput) -> Planned:
