@@ -65,7 +65,7 @@ class Inbox:
         names = [uid.strip(" \0") for uid in (study, instance)]
         if not all(names):
             raise InputError("an object without a study and a SOP instance UID has no place in an inbox")
-        folder = self._root / short_hash(names[0])
+        folder = self.folder_of(names[0])
         path = folder / f"{short_hash(names[1])}{_SUFFIX}"
         try:
             self._write(path, (content,) if isinstance(content, bytes) else content)
@@ -85,6 +85,14 @@ class Inbox:
             os.fchmod(handle.fileno(), _PRIVATE_FILE)
             for piece in _read(pieces):
                 handle.write(piece)
+
+    def folder_of(self, study: str) -> Path:
+        """Return the folder that holds a study's objects, when there are any.
+
+        Args:
+            study: its study instance UID, or what ``store`` was given for one.
+        """
+        return self._root / short_hash(study.strip(" \0"))
 
     def scratch(self) -> IO[bytes]:
         """Return a nameless file on the inbox's disk, which is gone when it is closed or the process is killed.

@@ -7,7 +7,7 @@ import logging
 import re
 import secrets
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -75,8 +75,6 @@ class ListenerOptions:
     """The AE titles that may send; an empty tuple is nobody, so that nobody is let in by forgetting this."""
     any_caller: bool = False
     """Whether every AE title may send, ``callers`` or not."""
-    private_objects: bool = False
-    """Whether to take objects of manufacturers' own classes too; no image is among what can be read of them."""
     max_pdu: int = 1 << 17
     """Bytes of one message of data: 128 KiB, the largest that common senders use."""
     timeout_s: float = 60.0
@@ -111,15 +109,11 @@ class Listener(Closing):
     Args:
         inbox: where objects go.
         options: where to listen, and to whom.
-        on_stored: called after each object, in the peer's thread, before it is answered; it must be quick.
     """
 
-    def __init__(
-        self, inbox: Inbox, options: ListenerOptions | None = None, *, on_stored: Callable[[], None] | None = None
-    ) -> None:
+    def __init__(self, inbox: Inbox, options: ListenerOptions | None = None) -> None:
         self._inbox = inbox
         self._options = options or ListenerOptions()
-        self._on_stored = on_stored
         self._server: Any = None
         self._thread: threading.Thread | None = None
 
@@ -194,16 +188,11 @@ class Listener(Closing):
         entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = options.timeout_s
         return entity
 
-    def _is_storage(self, uid: str) -> bool:
-        if uid.startswith(_STANDARD):
-            return uid in _all_storage() or (uid.startswith(_STORAGE) and not uid.startswith(_NOT_OF_A_STUDY))
-        return self._options.private_objects
-
     def _offer(self, event: Any) -> None:
         """Offer a peer exactly the contexts that it proposes and that an inbox can take."""
         proposed: dict[str, list[Any]] = {}
         for context in event.assoc.requestor.primitive.presentation_context_definition_list:
-            if self._is_storage(context.abstract_syntax):
+            if _is_storage(context.abstract_syntax):
                 proposed.setdefault(context.abstract_syntax, []).extend(filter(_is_public, context.transfer_syntax))
         build_context = require("pynetdicom", "pacs").build_context
         event.assoc.acceptor.supported_contexts += [
@@ -249,8 +238,6 @@ class Listener(Closing):
             return _failed(_NOT_UNDERSTOOD, "the object has another SOP instance UID than announced")
         path = self._inbox.store(_as_file(event, spool), study=uids.study, instance=uids.instance)
         _logger.debug("stored %s/%s", path.parent.name, path.name)
-        if self._on_stored is not None:
-            self._on_stored()
         return _SUCCESS
 
     def _tell_rejected(self, event: Any) -> None:
@@ -286,6 +273,13 @@ def _failed(status: int, comment: str) -> Any:
 def _is_public(transfer_syntax: Any) -> bool:
     """Return whether a transfer syntax is one of the standard's, since others cannot be parsed."""
     return bool(not transfer_syntax.is_private and transfer_syntax.is_transfer_syntax)
+
+
+def _is_storage(uid: str) -> bool:
+    """Return whether a class is of the standard and stores something of a study."""
+    if not uid.startswith(_STANDARD):
+        return False
+    return uid in _all_storage() or (uid.startswith(_STORAGE) and not uid.startswith(_NOT_OF_A_STUDY))
 
 
 @cache

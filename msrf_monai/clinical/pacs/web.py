@@ -7,9 +7,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from pathlib import Path
-from typing import Literal
 
 from pydicom.filereader import read_dataset, read_partial
 
@@ -22,22 +20,13 @@ from msrf_monai.clinical.pacs.web_connection import Answer, WebConnection
 from msrf_monai.clinical.pacs.web_query import conditions_of, items_of, uid_of
 from msrf_monai.clinical.reading.limits import Limits
 from msrf_monai.clinical.reading.quiet import quiet_pydicom
-from msrf_monai.errors import ConfigError, PacsError, check_choice
+from msrf_monai.errors import ConfigError, PacsError
 from msrf_monai.files import Closing
 
-__all__ = ["FoundStudy", "QueryLevel", "StowDestination", "WebArchive"]
-
-QueryLevel = Literal["study", "series", "instance"]
-"""What a query is about."""
+__all__ = ["FoundStudy", "StowDestination", "WebArchive"]
 
 _NO_STUDY = "2.25.0"
 _STUDY, _SERIES, _INSTANCE = "0020000D", "0020000E", "00080018"
-_MATCHED: dict[str, tuple[str, ...]] = {
-    "study": (_STUDY,),
-    "series": (_STUDY, _SERIES),
-    "instance": (_STUDY, _SERIES, _INSTANCE),
-}
-_PATHS = {"study": "/studies", "series": "/series", "instance": "/instances"}
 _JSON = "application/dicom+json"
 _STORED = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 _PAGE_BYTES = 1 << 26
@@ -50,7 +39,7 @@ _DEFLATED = "1.2.840.10008.1.2.1.99"
 
 @dataclass(frozen=True)
 class FoundStudy:
-    """A study that a query has found, and those of its objects that are wanted."""
+    """A study and its objects."""
 
     study_uid: str
     instances: tuple[tuple[str, str], ...]
@@ -103,56 +92,28 @@ class WebArchive(Closing):
         """Close what is open to the server."""
         self._connection.close()
 
-    def find(self, query: Mapping[str, str], *, level: QueryLevel = "study") -> Iterator[FoundStudy]:
-        """Find studies and list their objects.
+    def studies(self, query: Mapping[str, str]) -> list[str]:
+        """Return the study instance UIDs of all studies that match a query, each once.
 
         Args:
             query: DICOM keywords (``ModalitiesInStudy``, ``StudyDate``, ``AccessionNumber``, …) and what they must
                 match, as QIDO-RS writes it: ``*`` and ``?`` stand for any characters, ``20240101-20240131`` is a
-                range. All must match. Which keywords a server knows is its own affair; those about a series or an
-                object belong to a query of that level.
-            level: what must match. ``"study"`` gives whole studies, ``"series"`` and ``"instance"`` only the series
-                or objects that match.
-
-        Yields:
-            Each study once, after all matches are known; its objects are listed when its turn comes.
+                range. All must match. Which keywords a server knows is its own affair.
 
         Raises:
-            ConfigError: at once, when the query is empty or a keyword is none of DICOM's.
+            ConfigError: when the query is empty or a keyword is none of DICOM's.
             PacsError: when the server cannot be reached, refuses, or answers with what is no list of UIDs.
         """
-        check_choice("level", level, QueryLevel)
-        return self._found(conditions_of(query), level)
-
-    def studies(self, query: Mapping[str, str]) -> list[str]:
-        """Return the study instance UIDs of all studies that match a query; see ``find`` for it and for the errors."""
-        return [study for (study,) in self._pages(_PATHS["study"], conditions_of(query), (_STUDY,))]
+        return [study for (study,) in self._pages("/studies", conditions_of(query), (_STUDY,))]
 
     def objects_of(self, study: str) -> FoundStudy:
-        """List the objects of a study; raises ``PacsError`` as ``find`` does."""
-        return FoundStudy(study, tuple(self._listed(study, ())))
+        """List the objects of a study; raises ``PacsError`` as ``studies`` does."""
+        found = self._pages(f"/studies/{study}/instances", (), (_SERIES, _INSTANCE))
+        return FoundStudy(study, tuple((series, instance) for series, instance in found))
 
     def check_alive(self) -> None:
         """Ask for a study that no archive has; raises ``PacsError`` when that gets no sensible answer."""
         self.studies({"StudyInstanceUID": _NO_STUDY})
-
-    def _found(self, conditions: Sequence[tuple[str, str]], level: str) -> Iterator[FoundStudy]:
-        matches: dict[str, list[tuple[str, ...]]] = {}
-        for study, *below in self._pages(_PATHS[level], conditions, _MATCHED[level]):
-            matches.setdefault(study, []).append(tuple(below))
-        for study, parts in matches.items():
-            yield FoundStudy(study, tuple(chain.from_iterable(self._listed(study, part) for part in parts)))
-
-    def _listed(self, study: str, part: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-        """Yield series and instance of all that a match holds: a whole study, a series, or one object."""
-        if len(part) == 2:
-            yield part[0], part[1]
-        elif part:
-            for (instance,) in self._pages(f"/studies/{study}/series/{part[0]}/instances", (), (_INSTANCE,)):
-                yield part[0], instance
-        else:
-            for series, instance in self._pages(f"/studies/{study}/instances", (), (_SERIES, _INSTANCE)):
-                yield series, instance
 
     def _pages(
         self, path: str, conditions: Sequence[tuple[str, str]], tags: tuple[str, ...]
@@ -199,7 +160,7 @@ class WebArchive(Closing):
         """Fetch the objects of a study, as they are stored: nothing is transcoded, at most a piece is in memory.
 
         Args:
-            study: of ``find``.
+            study: of ``objects_of``.
             inbox: where to; what it has already is not fetched again.
             backoff: how long to try, for each object.
             stop: set from outside to end soon.
@@ -254,8 +215,7 @@ class WebArchive(Closing):
 
 def _present(inbox: Inbox, study: str) -> dict[str, Path]:
     """Return what an inbox holds of a study, by the hash of the SOP instance UID."""
-    name = short_hash(study)
-    return {path.stem: path for folder in inbox.studies() if folder.name == name for path in inbox.files(folder)}
+    return {path.stem: path for path in inbox.files(inbox.folder_of(study))}
 
 
 def _is_object(head: bytes, instance: str) -> bool:

@@ -56,7 +56,7 @@ def test_the_nearest_credentials_are_sent(
     with WebServer(lambda request, handler: NOTHING) as server:
         url = server.url.replace("//", "//me%40home:p%2Fw@") if "address" in sources else server.url
         with WebArchive(url, token="argument-token" if "argument" in sources else None) as archive:
-            assert list(archive.find({"StudyDate": "2020"})) == []
+            assert archive.studies({"StudyDate": "2020"}) == []
         (request,) = server.requests
     assert request.headers.get("Authorization") == expected
 
@@ -67,7 +67,7 @@ def test_credentials_in_an_address_are_never_shown(caplog: pytest.LogCaptureFixt
         with WebArchive(url) as archive, StowDestination(url) as destination:
             shown = [archive.url, archive.name, destination.name, repr(archive), repr(destination)]
             with pytest.raises(PacsError) as caught:
-                list(archive.find({"StudyDate": "2020"}))
+                archive.studies({"StudyDate": "2020"})
     assert archive.url == server.url
     assert destination.name == f"STOW-RS {server.url}"
     everything = " ".join([*shown, str(caught.value), caplog.text])
@@ -88,7 +88,7 @@ def test_credentials_do_not_follow_a_redirect() -> None:
             WebArchive(server.url, token="abc") as archive,
             pytest.raises(PacsError, match="another address"),
         ):
-            list(archive.find({"StudyDate": "2020"}))
+            archive.studies({"StudyDate": "2020"})
     assert elsewhere.requests == []
 
 
@@ -135,7 +135,7 @@ def test_other_settings_are_checked(tmp_path: Path) -> None:
 def test_urllib3_still_speaks_for_others(caplog: pytest.LogCaptureFixture) -> None:
     with WebServer(lambda request, handler: NOTHING) as server, caplog.at_level(logging.DEBUG, logger="urllib3"):
         with WebArchive(server.url) as archive:
-            list(archive.find({"PatientID": "SECRET"}))
+            archive.studies({"PatientID": "SECRET"})
         assert caplog.text == ""
         requests.get(f"{server.url}/others", timeout=5)
     assert "/dicom-web/others" in caplog.text
@@ -154,8 +154,8 @@ def test_only_a_trusted_certificate_is_accepted(tmp_path: Path, caplog: pytest.L
     with WebServer(lambda request, handler: NOTHING, context) as server:
         assert server.url.startswith("https://")
         with WebArchive(server.url) as archive, pytest.raises(PacsError, match="no secure connection") as caught:
-            list(archive.find({"PatientID": "SECRET"}))
+            archive.studies({"PatientID": "SECRET"})
         assert caught.value.is_lasting
         with WebArchive(server.url, verify=certificate) as archive:
-            assert list(archive.find({"PatientID": "SECRET"})) == []
+            assert archive.studies({"PatientID": "SECRET"}) == []
     assert "SECRET" not in caplog.text + str(caught.value)

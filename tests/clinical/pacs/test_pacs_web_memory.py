@@ -39,8 +39,8 @@ print(peak() - before)
 """
 _FETCH = """
 with WebArchive(url) as archive:
-    for study in archive.find({"StudyDate": "2020"}):
-        paths = archive.fetch(study, Inbox(folder / "inbox"), backoff=backoff)
+    for study in archive.studies({"StudyDate": "2020"}):
+        paths = archive.fetch(archive.objects_of(study), Inbox(folder / "inbox"), backoff=backoff)
 print(len(paths), sum(path.stat().st_size for path in paths))
 """
 _SEND = """

@@ -40,7 +40,7 @@ Talk = Callable[..., object]
 
 def ask(url: str, folder: Path, timeout: float = 5.0) -> object:
     with WebArchive(url, timeout=timeout) as archive:
-        return list(archive.find(SECRET))
+        return [archive.objects_of(study) for study in archive.studies(SECRET)]
 
 
 def fetch(url: str, folder: Path, timeout: float = 5.0) -> object:
@@ -310,7 +310,7 @@ def listing(count: int, *, most: int, knows_offset: bool = True) -> Answer:
 def test_every_match_is_found_once_whatever_the_server_makes_of_pages(most: int, knows_offset: bool) -> None:
     answer = listing(10, most=most, knows_offset=knows_offset)
     with WebServer(answer) as server, WebArchive(server.url, page=5) as archive:
-        found = list(archive.find({"StudyDate": "2020"}))
+        found = [archive.objects_of(study) for study in archive.studies({"StudyDate": "2020"})]
     assert found == [FoundStudy(f"1.2.{number}", (("1.5", "1.6"),)) for number in range(10)]
 
 
