@@ -7,13 +7,15 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from monai.bundle import ConfigParser
+from PIL import Image
 
 from support.bundle_runs import BUNDLES, Bundle
-from support.predictor_bundles import shake
+from support.predictor_bundles import Tiny, gap_threshold, shake
 
-__all__ = ["small_bundle", "small_bundles"]
+__all__ = ["centre_threshold", "small_bundle", "small_bundles", "write_discs"]
 
 
 def small_bundles(folder: Path, **more: dict[str, Any]) -> dict[str, Path]:
@@ -57,3 +59,28 @@ def small_bundle(bundle: Bundle, folder: Path, training: dict[str, Any] | None =
     (root / "models").mkdir(exist_ok=True)
     torch.save(shake(network).state_dict(), root / "models" / "model.pt")
     return root
+
+
+def centre_threshold(bundle: Path, images: Path, scratch: Path) -> float:
+    """Set a bundle's threshold where the masks of its random network are neither empty nor full, and return it."""
+    results = Tiny(bundle, (), bundle / "models" / "model.pt").evaluate(images, scratch, ("save_probabilities", True))
+    found = [np.asarray(Image.open(path)).ravel() / 65535 for path in sorted(results.glob("*_prob*.png"))]
+    path = bundle / "configs" / "inference.json"
+    config = json.loads(path.read_text())
+    config["threshold"] = gap_threshold(np.concatenate(found))
+    path.write_text(json.dumps(config, indent=4))
+    return float(config["threshold"])
+
+
+def write_discs(images: Path, masks: Path, count: int) -> list[str]:
+    """Write colour pictures of 88 x 60 pixels with one disc each, and the discs as masks {0, 1}; return their names."""
+    rng = np.random.default_rng(0)
+    names = [f"case_{index}" for index in range(count)]
+    for index, name in enumerate(names):
+        down, across = np.mgrid[:60, :88]
+        disc = (down - 20 - 3 * index) ** 2 + (across - 25 - 6 * index) ** 2 < (10 + index) ** 2
+        picture = np.where(disc[..., None], (200, 60, 60), (90, 140, 120)) + rng.normal(0, 8, (60, 88, 3))
+        for folder, pixels in ((images, picture.clip(0, 255)), (masks, disc)):
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{name}.png")
+    return names
