@@ -82,6 +82,14 @@ class BundleAppMixin:
         }
         return {"file": _polygon_file(answer, request.get("output") or "dsa"), "params": answer}
 
+    def init_strategies(self) -> Any:
+        """Offer the least certain image first, where a bundle scores images: MONAI Label's app uses no score."""
+        strategies = dict(super().init_strategies())  # type: ignore[misc]
+        if self.conf.get("epistemic_model"):  # type: ignore[attr-defined]
+            active = require("monailabel.tasks.activelearning.epistemic", "label")
+            strategies["epistemic"] = active.Epistemic()
+        return strategies
+
     def _path_of(self, image: Any, datastore: Any) -> str:
         if not isinstance(image, str):
             return ""

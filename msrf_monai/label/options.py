@@ -25,7 +25,8 @@ class LabelOptions:
     host: str = "127.0.0.1"
     port: int = 8000
     epistemic: str | None = None
-    """Name of the bundle whose uncertainty ranks the images that have no label; None for no such ranking."""
+    """Name of the bundle whose uncertainty ranks the images that have no label, or several with commas between them;
+    None for no such ranking."""
     weights: tuple[tuple[str, Path], ...] = ()
     """Names of bundles and files of weights for them."""
     untrained: bool = False
@@ -51,7 +52,7 @@ class LabelOptions:
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice:
             raise ConfigError(f"two bundles are called {twice}; the server knows a model by this name, so rename one")
-        for name in [*(name for name, _ in self.weights), *([self.epistemic] if self.epistemic else [])]:
+        for name in [*(name for name, _ in self.weights), *(self.epistemic.split(",") if self.epistemic else [])]:
             if name not in names:
                 raise ConfigError(f"{name} is none of the bundles of this server; expected one of {', '.join(names)}")
         _check_port(self.host, self.port)
