@@ -74,7 +74,7 @@ def lint(
             reports.append(_as_json(folder, checks, explanation))
             continue
         for line in _lines(folder, checks, explanation):
-            typer.echo(line)
+            typer.echo(_plain(line))
     if as_json:
         typer.echo(json.dumps({"version": __version__, "ok": is_clean, "bundles": reports}, indent=2))
     raise typer.Exit(0 if is_clean else 1)
@@ -162,6 +162,9 @@ def _grouped(items: Iterable[Item]) -> Iterator[str]:
 
 
 def _short(text: str) -> str:
-    """Return a text that cannot move a terminal's cursor, cut to one line."""
-    plain = ascii(text)[1:-1]
-    return plain if len(plain) <= _LONGEST else f"{plain[:_LONGEST]}…"
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+
+
+def _plain(line: str) -> str:
+    """Return a line in which nothing moves a terminal's cursor or hides: names and texts come from strangers."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in line)
