@@ -8,11 +8,11 @@ DEMO_DIR ?= demo
 # Two busy test processes with one thread each beat one process with two threads on small networks.
 TEST_JOBS ?= 2
 
-.PHONY: help demo test lint format bench clean
+.PHONY: help demo test test-label lint format bench clean
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -51,6 +51,10 @@ demo: $(STAMP)  ## the main job in about five minutes: train, evaluate, segment 
 
 test: $(STAMP)  ## the whole test suite with coverage
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS) --dist worksteal --cov --cov-report=term
+
+# MONAI Label's environment is made once (4 GB, in the user's cache folder, or where MSRF_LABEL_ENV says) and kept.
+test-label: $(STAMP)  ## the tests on a real MONAI Label server, which has an environment of its own
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/label -m label -n $(TEST_JOBS) --dist loadgroup
 
 lint: $(STAMP)  ## ruff, ruff format and mypy
 	$(BIN)/ruff check .
