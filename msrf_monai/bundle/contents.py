@@ -11,7 +11,7 @@ from typing import Any
 from msrf_monai.bundle.artifacts import examine_artifact, extra_files
 from msrf_monai.bundle.lint import last_of, lint_content, parse_json, read_json, walk
 from msrf_monai.bundle.logging_conf import check_logging
-from msrf_monai.bundle.tree import bundle_files, links
+from msrf_monai.bundle.tree import bundle_files, links, specials
 from msrf_monai.errors import ConfigError
 
 __all__ = ["check_contents"]
@@ -31,6 +31,7 @@ def check_contents(bundle: str | os.PathLike[str]) -> list[str]:
     """
     root = Path(bundle)
     problems = [f"{path.relative_to(root)} is a link that leads out of the bundle" for path in _leading_out(root)]
+    problems += [f"{path.relative_to(root)} is neither a file nor a folder" for path in specials(root)]
     lowered: dict[str, Path] = {}
     for path in bundle_files(root):
         relative = path.relative_to(root)

@@ -36,6 +36,8 @@ _WEIGHTS = frozenset(
 )
 _CONFIGS = frozenset({".json", ".yaml", ".yml"})
 _MOST_TEXT_BYTES = 16 << 20
+_MOST_VALUES = 200_000
+_DEEPEST = 100
 
 
 @dataclass(frozen=True)
@@ -112,12 +114,31 @@ def _read(path: Path, root: Path) -> Any:
             return parse_json(text, place)
         yaml = require("yaml", "clinical")
         try:
-            return yaml.safe_load(text)
+            content = yaml.safe_load(text)
         except (yaml.YAMLError, RecursionError):
             return Item("unread", place, "", place, ("cannot be read as YAML, so what is in it is unknown",))
+        return content if _is_small(content) else _endless(place)
     except (OSError, ValueError, ConfigError, MissingExtraError) as error:
         reason = str(error) if isinstance(error, MissingExtraError) else type(error).__name__
         return Item("unread", place, "", place, (f"cannot be read ({reason}), so what is in it is unknown",))
+
+
+def _endless(place: str) -> Item:
+    return Item("unread", place, "", place, ("repeats itself without end, as a trap for readers does",))
+
+
+def _is_small(content: Any) -> bool:
+    """Say whether a YAML's content can be walked: its parts may stand in it many times, also within themselves."""
+    left, waiting = _MOST_VALUES, [(content, 0)]
+    while waiting and left:
+        value, depth = waiting.pop()
+        left -= 1
+        if isinstance(value, Mapping | list):
+            if depth > _DEEPEST:
+                return False
+            items = list(value.values()) if isinstance(value, Mapping) else value
+            waiting += [(item, depth + 1) for item in items[: left + 1]]
+    return left > 0
 
 
 def _file(path: Path, root: Path) -> Iterator[Item]:

@@ -23,6 +23,7 @@ from msrf_monai.errors import ConfigError
 
 __all__ = [
     "config_files",
+    "depth_of",
     "last_of",
     "lint_bundle",
     "lint_config",
@@ -42,6 +43,7 @@ _URL = re.compile(r"^([A-Za-z][\w+.-]*)://")
 _NAME = re.compile(r"^[a-z][a-z0-9]*(_[a-z0-9]+)+_segmentation$")
 # MONAI Label guesses the task from these words in the folder's name, and tries them before "segmentation".
 _TASK_WORDS = ("detection", "deepedit", "deepgrow")
+_DEEPEST = 100
 _MODES = ("default", "callable")
 _SEVERAL = "+"  # the one sign of MONAI's that may begin a key: append to, instead of replace
 _MACRO_FILE = re.compile(r".*\.(?:json|yaml|yml)(?=::|$)", re.IGNORECASE)
@@ -78,6 +80,8 @@ def parse_json(text: str, name: str) -> dict[str, Any]:
         content = json.loads(text, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{name} cannot be read as JSON: {error}") from error
+    if depth_of(content) > _DEEPEST:
+        raise ConfigError(f"{name} is nested deeper than {_DEEPEST} levels")
     if not isinstance(content, dict):
         raise ConfigError(f"{name} holds a {type(content).__name__}, and a JSON object was expected")
     return content
@@ -159,6 +163,15 @@ def walk(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     elif isinstance(value, list):
         for index, item in enumerate(value):
             yield from walk(item, f"{name}::{index}")
+
+
+def depth_of(content: Any) -> int:
+    """Return how many containers stand within each other, counted no further than what is allowed."""
+    level, depth = [content], 0
+    while depth <= _DEEPEST and (level := [each for each in level if isinstance(each, Mapping | list)]):
+        level = [item for each in level for item in (each.values() if isinstance(each, Mapping) else each)]
+        depth += 1
+    return depth
 
 
 def normal_id(name: str) -> str:

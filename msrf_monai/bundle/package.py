@@ -10,7 +10,7 @@ from typing import IO
 
 from msrf_monai.bundle.large_files import check_large_files
 from msrf_monai.bundle.linting import static_checks
-from msrf_monai.bundle.tree import bundle_files, links
+from msrf_monai.bundle.tree import bundle_files, links, specials
 from msrf_monai.errors import ConfigError
 from msrf_monai.files import atomic_write, sha256_of
 
@@ -62,17 +62,18 @@ def package_bundle(
     root = Path(bundle).resolve()
     if not (root / "configs" / "metadata.json").is_file():
         raise ConfigError(f"{bundle} is no bundle: it has no configs/metadata.json; give its folder")
-    if any(links(root)):
-        first = next(links(root)).relative_to(root)
-        raise ConfigError(f"{bundle}: {first} is a link; put the file itself there, links cannot be unpacked safely")
+    for path in (*links(root), *specials(root)):
+        name = path.relative_to(root)
+        raise ConfigError(f"{bundle}: {name} is a link or a device; put the file itself there, as zips hold files only")
     problems = [problem for check in static_checks(root) for problem in check.problems] if lint else []
     # digests are checked even then: other weights under this bundle's name are not the bundle
     problems = problems or check_large_files(root)
     if problems:
         more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
         raise ConfigError(f"{root.name} has problems: {problems[0]}{more}; msrf-monai lint shows all")
-    files = packaged_files(root, with_exports=with_exports)
     output = Path(output)
+    # a zip written into the bundle's own folder is no part of the next one
+    files = [path for path in packaged_files(root, with_exports=with_exports) if path != output.resolve()]
     with atomic_write(output) as handle:
         _write(root, files, handle)
     return Package(output, sha256_of(output), tuple(path.relative_to(root).as_posix() for path in files))

@@ -6,11 +6,12 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["LEFTOVERS", "bundle_files", "is_leftover", "links"]
+__all__ = ["LEFTOVERS", "bundle_files", "is_leftover", "links", "specials"]
 
 LEFTOVERS = frozenset({"__pycache__", "data", "eval", "mlruns", "runs", "trt", "wandb"})
 """Folders that runs write, or that hold a user's images; no part of the bundle."""
 
+_STATE = ("models", "state")  # what training continues from
 _LEFTOVER_SUFFIXES = (".pyc", ".pyo", ".part", ".swp", "~")
 _KEPT = frozenset({".gitkeep"})
 
@@ -41,9 +42,17 @@ def links(root: Path) -> Iterator[Path]:
     yield from sorted(found)
 
 
+def specials(root: Path) -> Iterator[Path]:
+    """Yield what is neither a file, a folder nor a link: pipes, sockets, devices."""
+    found = []
+    for folder, _, files in os.walk(root, followlinks=False):
+        found += [path for name in files if not (path := Path(folder) / name).is_file() and not path.is_symlink()]
+    yield from sorted(found)
+
+
 def is_leftover(relative: Path) -> bool:
     """Say whether a file, given relative to the bundle, is a run's or an editor's and no part of the bundle."""
     parts = relative.parts
     is_hidden = any(part.startswith(".") and part not in _KEPT for part in parts)
-    in_folder = parts[0] in LEFTOVERS or "__pycache__" in parts[:-1]
+    in_folder = parts[0] in LEFTOVERS or parts[:2] == _STATE or "__pycache__" in parts[:-1]
     return is_hidden or in_folder or relative.name.endswith(_LEFTOVER_SUFFIXES)

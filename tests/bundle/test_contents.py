@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging.config
+import os
 import pickle
 import zipfile
 from collections.abc import Callable
@@ -22,8 +23,6 @@ class Calls:
     """Pickles to a call of os.system."""
 
     def __reduce__(self) -> tuple[object, tuple[str, ...]]:
-        import os
-
         return os.system, ("true",)
 
 
@@ -70,6 +69,8 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "link-up": (_link("../../elsewhere.md"), "linked.md is a link that leads out"),
     "link-absolute": (_link("/etc/hostname"), "linked.md is a link that leads out"),
     "linked-folder": (_link("../..", "models"), "models is a link that leads out"),
+    "pipe": (lambda root: os.mkfifo(root / "docs" / "pipe.md"), "pipe.md is neither a file nor a folder"),
+    "endless-json": (_text("models/a.json", '{"a":' * 200 + "1" + "}" * 200), "cannot be read as a JSON object"),
     "logging-class": (_text("configs/logging.conf", "[handler_a]\nclass=__import__('os').system\n"), "is evaluated"),
     "weights-that-call": (lambda root: torch.save(Calls(), _weights(root)), "its pickle imports posix.system"),
     "weights-of-a-network": (

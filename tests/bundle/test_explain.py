@@ -110,6 +110,25 @@ def test_modules_come_with_their_counts_most_used_first(foreign: Path) -> None:
     assert list(counts)[-2:] == ["os", "torch"]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: &a [*a]\n",
+        "a: &a [1]\n"
+        + "".join(
+            f"{new}: &{new} [{', '.join(['*' + old] * 30)}]\n" for old, new in zip("abcdef", "bcdefg", strict=True)
+        ),
+    ],
+    ids=["within-itself", "many-times"],
+)
+def test_yaml_without_an_end_is_not_walked(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.yaml").write_text(text)
+
+    (item,) = explain_bundle(tmp_path).items
+
+    assert item.warnings == ("repeats itself without end, as a trap for readers does",)
+
+
 def test_our_bundles_do_nothing_beyond_the_rules(repository: Path) -> None:
     for bundle in sorted((repository / "bundles").iterdir()):
         assert explain_bundle(bundle).dangerous == ()

@@ -173,3 +173,10 @@ def test_overlays_in_subfolders_are_linted_and_metadata_is_not(bundle: Path) -> 
 def test_missing_config_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nowhere\.json cannot be read"):
         read_json(tmp_path / "nowhere.json")
+
+
+def test_deeply_nested_json_is_one_problem(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('{"a": ' * 300 + "1" + "}" * 300 + "\n")
+
+    assert lint_config(path) == [f"{path} is nested deeper than 100 levels"]

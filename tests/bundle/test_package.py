@@ -66,7 +66,7 @@ def test_the_same_files_give_the_same_bytes(polyps: Path, tmp_path: Path) -> Non
 
 
 def test_what_runs_leave_and_exports_are_not_packed_unless_asked(polyps: Path, tmp_path: Path) -> None:
-    for name in ("eval/run.json", "data/a.png", "__pycache__/a.pyc", ".cache/a", "models/old.pt~"):
+    for name in ("eval/run.json", "data/a.png", "__pycache__/a.pyc", ".cache/a", "models/old.pt~", "models/state/a.pt"):
         (polyps / name).parent.mkdir(exist_ok=True)
         (polyps / name).write_text("{}")
     torch.jit.save(torch.jit.script(torch.nn.Identity()), str(polyps / "models" / "model.ts"))
@@ -76,6 +76,14 @@ def test_what_runs_leave_and_exports_are_not_packed_unless_asked(polyps: Path, t
 
     assert not any(name.startswith(("eval", "data", "__py", ".", "models")) for name in without)
     assert with_exports - without == {"models/model.ts"}
+
+
+def test_a_zip_in_the_own_folder_is_not_packed_again(polyps: Path) -> None:
+    first = package_bundle(polyps, polyps / "a.zip", lint=False)
+    second = package_bundle(polyps, polyps / "a.zip", lint=False)
+
+    assert second == first
+    assert "a.zip" not in second.files
 
 
 def test_a_bundle_with_problems_is_packed_only_when_asked(polyps: Path, tmp_path: Path) -> None:
@@ -102,7 +110,7 @@ def test_other_weights_than_the_listed_are_never_packed(polyps: Path, tmp_path: 
 def test_links_are_never_packed(polyps: Path, tmp_path: Path) -> None:
     (polyps / "docs" / "again.md").symlink_to("README.md")
 
-    with pytest.raises(ConfigError, match=r"docs/again\.md is a link"):
+    with pytest.raises(ConfigError, match=r"docs/again\.md is a link or a device"):
         package_bundle(polyps, tmp_path / "a.zip", lint=False)
 
 
@@ -121,7 +129,10 @@ def test_monai_reads_configs_inside_the_zip(polyps: Path, tmp_path: Path) -> Non
     assert parser["network_def"]["_target_"] == "msrf_monai.networks.MSRFNet"
 
 
-def test_monai_downloads_the_zip_and_loads_the_same_weights(repository: Path, tmp_path: Path) -> None:
+def test_monai_downloads_the_zip_and_loads_the_same_weights(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # load starts the run's record in the current folder
     source = repository / "bundles" / VESSELS
     made = package_bundle(source, tmp_path / f"{VESSELS}.zip")
 
