@@ -66,7 +66,12 @@ class RunOptions:
     readers: int = 0
     """Threads that read and preprocess; 0 for one, or two where there are four processors or more."""
     num_workers: int = 0
-    """Processes that do the work, each with the network in its memory; 0 for none but this one."""
+    """Workers that share the inputs, each with the network in its memory; 0: this process alone, with Ray as many as
+    the cluster has GPUs or else computers."""
+    engine: Literal["local", "ray"] = "local"
+    """Where workers run: as processes of this computer, or as actors of a Ray cluster."""
+    ray_address: str | None = None
+    """Of a running Ray cluster; None starts Ray on this computer alone."""
     source_list: bool = True
     """Write the private list of the files behind each result."""
     watch_crashes: bool = False
@@ -84,6 +89,15 @@ class RunOptions:
             raise ConfigError(f"readers must be at least 1, or 0 to leave the choice, got {self.readers}")
         if self.num_workers < 0:
             raise ConfigError(f"num_workers must be at least 1, or 0 for this process alone, got {self.num_workers}")
+        if self.engine not in ("local", "ray"):
+            raise ConfigError(f"engine is {self.engine!r}; expected local or ray")
+        if self.ray_address is not None and self.engine != "ray":
+            raise ConfigError(f"the address of a Ray cluster ({self.ray_address}) goes with the engine ray")
+
+    @property
+    def has_workers(self) -> bool:
+        """Whether others than this process do the work."""
+        return self.num_workers > 0 or self.engine == "ray"
 
     @property
     def reader_count(self) -> int:

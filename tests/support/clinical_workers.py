@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from msrf_monai.clinical.case import Case
-from msrf_monai.clinical.execution import engines, worker_handle, worker_process
+from msrf_monai.clinical.execution import engines, ray_workers, worker_handle, worker_process, worker_work
 from msrf_monai.clinical.prediction import Prediction
 from support.clinical_runs import ThresholdPredictor
 
-__all__ = ["PROGRAM", "StubPredictor", "children", "main", "peak_kilobytes", "stub_bundle", "use_stubs"]
+__all__ = ["PROGRAM", "StubActor", "StubPredictor", "children", "main", "peak_kilobytes", "stub_bundle", "use_stubs"]
 
 PROGRAM = "from support.clinical_workers import main; main()"
 """What a worker runs in place of the real program."""
@@ -72,6 +72,7 @@ def stub_bundle(folder: Path, **behaviour: Any) -> Path:
 def use_stubs() -> None:
     """Let runs of this process load stubs, here or in workers; in tests, what it sets is put back by them."""
     worker_handle.PROGRAM = PROGRAM
+    ray_workers.ACTOR = StubActor
     engines.load_predictor = load  # type: ignore[assignment]
 
 
@@ -104,8 +105,16 @@ def _full_disk(most: int) -> Any:
 
 def main() -> None:
     """Be a worker."""
-    worker_process.load_predictor = load  # type: ignore[assignment]
+    worker_work.load_predictor = load  # type: ignore[assignment]
     worker_process.main()
+
+
+class StubActor(ray_workers.WorkerActor):
+    """A worker in a cluster."""
+
+    def _serve(self) -> None:
+        worker_work.load_predictor = load  # type: ignore[assignment]
+        super()._serve()
 
 
 def children(parent: int | None = None) -> list[int]:

@@ -1,4 +1,4 @@
-"""The choice of who does the work of a run: this process, or workers that it starts."""
+"""The choice of who does the work of a run: this process, or workers here or in a cluster."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from msrf_monai.clinical.crashes import CrashJournal
 from msrf_monai.clinical.execution.loading import load_predictor
 from msrf_monai.clinical.execution.local import LocalRun
 from msrf_monai.clinical.execution.roles import Observer
+from msrf_monai.clinical.execution.worker_handle import Processes
 from msrf_monai.clinical.execution.workers import WorkerPool, WorkersRun
+from msrf_monai.clinical.execution.workplace import Workplace
 from msrf_monai.clinical.inputs import PlannedInput
 from msrf_monai.clinical.ledger import Ledger
 from msrf_monai.clinical.privacy import PrivateLogs
@@ -57,17 +59,25 @@ def open_model(
         EngineError: when no worker can begin.
     """
     if not isinstance(bundle, str | os.PathLike):
-        if settings.num_workers:
+        if settings.has_workers:
             raise ConfigError(
                 "a predictor that is loaded already cannot be sent to other processes; give the bundle's folder, or "
-                "run with num_workers=0"
+                "run with num_workers=0 and the engine local"
             )
         yield bundle
-    elif settings.num_workers:
-        with WorkerPool(Path(bundle), settings, results.root) as pool:
+    elif settings.has_workers:
+        with WorkerPool(Path(bundle), settings, results.root, workplace=_workplace(settings)) as pool:
             yield pool
     else:
         yield load_predictor(Path(bundle), settings)
+
+
+def _workplace(settings: RunOptions) -> Workplace:
+    if settings.engine == "local":
+        return Processes()
+    from msrf_monai.clinical.execution.ray_workers import RayCluster
+
+    return RayCluster(settings.ray_address, on_gpus=settings.device != "cpu")
 
 
 def open_engine(

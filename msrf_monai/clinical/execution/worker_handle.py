@@ -6,15 +6,16 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing import Pipe
+from multiprocessing.connection import wait
 from typing import Any
 
-from msrf_monai.clinical.execution.messages import Message, decode, encode, entry_message, input_message
-from msrf_monai.clinical.inputs import PlannedInput
-from msrf_monai.clinical.ledger import Entry
+from msrf_monai.clinical.execution.messages import Message, decode, encode
+from msrf_monai.clinical.execution.workplace import Worker
 
-__all__ = ["PROGRAM", "WorkerHandle"]
+__all__ = ["PROGRAM", "Processes", "WorkerHandle"]
 
 PROGRAM = "from msrf_monai.clinical.execution.worker_process import main; main()"
 """What a worker runs, with the same search path for modules as this process has."""
@@ -24,7 +25,7 @@ _PATIENCE = 10.0
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-class WorkerHandle:
+class WorkerHandle(Worker):
     """A worker process; it begins at once.
 
     It is a fresh interpreter and no fork, so that it shares nothing with the threads of this process. It ends when this
@@ -36,11 +37,8 @@ class WorkerHandle:
     """
 
     def __init__(self, setup: Message, threads: int) -> None:
+        super().__init__()
         self.connection, theirs = Pipe()
-        self.is_ready = False
-        """It has loaded the predictor."""
-        self.in_work: dict[str, PlannedInput] = {}
-        """What it was given and has not finished, by folder."""
         start = f"import json, sys; sys.path[:] = json.loads(sys.argv[1]); {PROGRAM}"
         arguments = [json.dumps(sys.path), str(theirs.fileno()), str(os.getpid())]
         # -P: a folder that the run is started in must not hide the standard library's json
@@ -56,21 +54,12 @@ class WorkerHandle:
             )
         self._send(setup)
 
-    def give(self, planned: PlannedInput, before: Entry | None) -> None:
-        """Give it an input, and what earlier runs have said of it."""
-        self.in_work[planned.folder] = planned
-        self._send({"kind": "do", "input": input_message(planned), "before": entry_message(before)})
-
     def receive(self) -> Message | None:
         """Wait for its next message; None when it has ended, and it has for certain."""
         with suppress(EOFError, OSError):
             return decode(self.connection.recv_bytes())
         self.kill()  # it cannot tell anything any more, and what it had in work may go to another one only now
         return None
-
-    def ask_to_end(self) -> None:
-        """Tell it that nothing more will come."""
-        self._send({"kind": "end"})
 
     def end(self) -> None:
         """Wait until it has ended as it was asked to; not for ever."""
@@ -85,16 +74,40 @@ class WorkerHandle:
         self.connection.close()
 
     @property
-    def status(self) -> int:
+    def status(self) -> str:
         """How it has ended: its exit status, or the signal's number as a negative one."""
-        return self._process.wait()
+        return f"status {self._process.wait()}"
 
     @property
     def number(self) -> int:
         """Its process number."""
         return self._process.pid
 
-    def _send(self, message: dict[str, Any]) -> None:
-        # that it has ended shows when it is listened to
+    def _send(self, message: Message) -> None:
         with suppress(OSError):
             self.connection.send_bytes(encode(message))
+
+
+class Processes:
+    """This computer, whose processes are the workers."""
+
+    def count(self, asked: int) -> int:
+        """Return what is asked for; one worker is the least that makes sense."""
+        return max(1, asked)
+
+    def threads(self, count: int) -> int:
+        """Return an equal part of the processors, at least 1."""
+        usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return max(1, usable // count)
+
+    def begin(self, setup: Message, threads: int) -> WorkerHandle:
+        """Begin a process."""
+        return WorkerHandle(setup, threads)
+
+    def with_news(self, workers: Sequence[Any]) -> Sequence[WorkerHandle]:
+        """Wait until a pipe has something to read, or is closed."""
+        by_pipe = {worker.connection: worker for worker in workers}
+        return [by_pipe[connection] for connection in wait(list(by_pipe))]
+
+    def close(self) -> None:
+        """Do nothing: a process that has ended leaves nothing."""

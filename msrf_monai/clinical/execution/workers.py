@@ -1,4 +1,4 @@
-"""A run in several processes: this one hands out inputs and writes the manifest, its workers do the rest.
+"""A run by several workers: this process hands out inputs and writes the manifest, they do the rest.
 
 Each worker loads the predictor once and reads, predicts and writes as a run in one process does. It has only a few
 inputs in work at a time. When one dies, by a decoder that breaks down, by ``kill -9`` or for want of memory, another
@@ -11,7 +11,6 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, MutableSequence
 from contextlib import suppress
-from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +22,8 @@ from msrf_monai.clinical.execution.opening import Opened, has_crashed, without_r
 from msrf_monai.clinical.execution.recording import Recorder
 from msrf_monai.clinical.execution.roles import Observer
 from msrf_monai.clinical.execution.stages import most_in_work
-from msrf_monai.clinical.execution.worker_handle import WorkerHandle
+from msrf_monai.clinical.execution.worker_handle import Processes
+from msrf_monai.clinical.execution.workplace import Worker, Workplace
 from msrf_monai.clinical.inputs import PlannedInput
 from msrf_monai.clinical.ledger import Ledger
 from msrf_monai.clinical.result_folder import ResultFolder
@@ -60,19 +60,18 @@ class _Identity(NamedTuple):
     model_digest: str
 
 
-def worker_threads(settings: RunOptions) -> int:
-    """Return the threads of one operation in a worker: as told, or an equal part of the processors, at least 1."""
+def worker_threads(settings: RunOptions, workplace: Workplace, count: int) -> int:
+    """Return the threads of one operation in each of ``count`` workers: as told, else what their workplace says."""
     told = os.environ.get("OMP_NUM_THREADS", "")
     if settings.num_threads is not None:
         return settings.num_threads
     if told.isdecimal() and int(told):
         return int(told)
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, usable // max(1, settings.num_workers))
+    return workplace.threads(count)
 
 
 class WorkerPool(Closing):
-    """Worker processes that have loaded one bundle; they stay for any number of plans.
+    """Workers that have loaded one bundle; they stay for any number of plans.
 
     It is a stand-in for the predictor that the workers have: it says what a manifest tells of it. They begin at once,
     and load while this process does something else.
@@ -81,18 +80,22 @@ class WorkerPool(Closing):
         bundle: folder of the bundle.
         settings: of the run.
         results: the folder that workers write to.
+        workplace: where they work; None for processes of this computer. It is closed with the pool.
 
     Raises:
         ConfigError: when an option cannot be sent to another process.
-        EngineError: when the system lets no process begin.
+        EngineError: when the system lets no worker begin.
     """
 
-    def __init__(self, bundle: Path, settings: RunOptions, results: Path) -> None:
-        self.count = settings.num_workers
-        self._threads = worker_threads(settings)
+    def __init__(
+        self, bundle: Path, settings: RunOptions, results: Path, *, workplace: Workplace | None = None
+    ) -> None:
+        self._workplace: Workplace = Processes() if workplace is None else workplace
+        self.count = self._workplace.count(settings.num_workers)
+        self._threads = worker_threads(settings, self._workplace, self.count)
         self.readers = settings.readers or (2 if self._threads >= 4 else 1)
         """Threads that read in each worker."""
-        self._workers: dict[int, WorkerHandle] = {}
+        self._workers: dict[int, Worker] = {}
         self._identity: _Identity | None = None
         self._failed_starts = 0
         self._setup: Message = {
@@ -127,7 +130,7 @@ class WorkerPool(Closing):
         return self._known().model_digest
 
     @property
-    def workers(self) -> tuple[WorkerHandle, ...]:
+    def workers(self) -> tuple[Worker, ...]:
         """Those that are there."""
         return tuple(self._workers.values())
 
@@ -135,7 +138,7 @@ class WorkerPool(Closing):
         """Begin workers until there are so many.
 
         Raises:
-            EngineError: when the system lets no process begin.
+            EngineError: when the system lets none begin.
         """
         for place in range(self.count):
             if len(self._workers) >= count:
@@ -143,26 +146,24 @@ class WorkerPool(Closing):
             if place in self._workers:
                 continue
             try:
-                self._workers[place] = WorkerHandle({**self._setup, "worker": place}, self._threads)
+                self._workers[place] = self._workplace.begin({**self._setup, "worker": place}, self._threads)
             except OSError as error:
                 raise EngineError(
-                    f"a worker process cannot begin ({error.strerror}); use a smaller number of workers"
+                    f"a worker cannot begin ({error.strerror or error}); use a smaller number of workers"
                 ) from error
 
-    def heard(self) -> Iterator[tuple[WorkerHandle, Message | None]]:
+    def heard(self) -> Iterator[tuple[Worker, Message | None]]:
         """Wait until workers say something, and yield it; None for one that has died, which is no longer one of them.
 
         Raises:
             EngineError: when workers die again and again while they load, or have loaded different models.
             MsrfError: what ends the run, as a worker met it.
         """
-        places = {worker.connection: place for place, worker in self._workers.items()}
-        for connection in wait(list(places)):
-            place = places[connection]  # type: ignore[index]
-            worker = self._workers[place]
+        places = {id(worker): place for place, worker in self._workers.items()}
+        for worker in self._workplace.with_news(self.workers):
             message = worker.receive()
             if message is None:
-                del self._workers[place]
+                del self._workers[places[id(worker)]]
                 self._note_death(worker)
                 yield worker, None
             elif message["kind"] == "ready":
@@ -179,6 +180,7 @@ class WorkerPool(Closing):
         """End all workers at once; what they had in work is done by the next run."""
         while self._workers:
             self._workers.popitem()[1].kill()
+        self._workplace.close()
 
     def close(self) -> None:
         """End all workers: in order those that have nothing in work."""
@@ -198,7 +200,7 @@ class WorkerPool(Closing):
             self.fill(1)
         return self._identity
 
-    def _note_ready(self, worker: WorkerHandle, message: Message) -> None:
+    def _note_ready(self, worker: Worker, message: Message) -> None:
         identity = _Identity(message["name"], message["version"], message["model_digest"])
         worker.is_ready = True
         self._failed_starts = 0
@@ -210,15 +212,15 @@ class WorkerPool(Closing):
                 "run again with a new result folder"
             )
 
-    def _note_death(self, worker: WorkerHandle) -> None:
-        _LOGGER.warning("a worker process died (status %d) with %d inputs in work", worker.status, len(worker.in_work))
+    def _note_death(self, worker: Worker) -> None:
+        _LOGGER.warning("a worker died (%s) with %d inputs in work", worker.status, len(worker.in_work))
         if worker.is_ready:
             return
         self._failed_starts += 1
         if self._failed_starts >= _FAILED_STARTS:
             raise EngineError(
                 f"{_FAILED_STARTS} worker processes died one after the other while they loaded the bundle (the last "
-                f"one with status {worker.status}); there may not be enough memory for {self.count}: use fewer workers"
+                f"one with {worker.status}); there may not be enough memory for {self.count}: use fewer workers"
             )
 
 
@@ -303,7 +305,7 @@ class WorkersRun:
                 else:
                     worker.give(planned, self._before.get(planned.folder))
 
-    def _hear(self, work: Dispatch, worker: WorkerHandle, message: Message | None) -> None:
+    def _hear(self, work: Dispatch, worker: Worker, message: Message | None) -> None:
         if message is None:
             self._bury(work, worker)
         elif message["kind"] == "ended":
@@ -313,7 +315,7 @@ class WorkersRun:
                 self._recorder.record(Opened(worker.in_work.pop(entry.folder), entry=entry, is_new=message["is_new"]))
                 work.finished(entry.folder)
 
-    def _bury(self, work: Dispatch, worker: WorkerHandle) -> None:
+    def _bury(self, work: Dispatch, worker: Worker) -> None:
         self._deaths += 1
         self._deaths_in_a_row += 1
         for planned in work.died(worker.in_work):
@@ -321,7 +323,7 @@ class WorkersRun:
         if self._deaths_in_a_row >= _DEATHS_IN_A_ROW:
             raise EngineError(
                 f"{_DEATHS_IN_A_ROW} worker processes died without one input finished in between (the last one with "
-                f"status {worker.status}); this is not the fault of single inputs: check the installation with "
+                f"{worker.status}); this is not the fault of single inputs: check the installation with "
                 "msrf-monai doctor, then run the same command with --resume"
             )
 

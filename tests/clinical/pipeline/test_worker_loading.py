@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from msrf_monai.clinical.execution import workers
+from msrf_monai.clinical.execution import worker_handle, workers
 from msrf_monai.clinical.execution.loading import load_predictor
 from msrf_monai.clinical.run_options import RunOptions
 from support.clinical_workers import PROGRAM, stub_bundle
@@ -19,14 +19,14 @@ def test_the_first_worker_exports_the_network_for_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: Any, at_first: int
 ) -> None:
     begun: list[dict[str, Any]] = []
-    real = workers.WorkerHandle
+    real = worker_handle.WorkerHandle
 
     def begin(setup: dict[str, Any], threads: int) -> Any:
         begun.append(setup)
         return real(setup, threads)
 
     monkeypatch.setattr("msrf_monai.clinical.execution.worker_handle.PROGRAM", PROGRAM)
-    monkeypatch.setattr(workers, "WorkerHandle", begin)
+    monkeypatch.setattr(worker_handle, "WorkerHandle", begin)
     settings = RunOptions(num_workers=3, backend=backend)
 
     with workers.WorkerPool(stub_bundle(tmp_path / "bundle"), settings, tmp_path / "out") as pool:

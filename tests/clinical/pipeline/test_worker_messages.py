@@ -149,6 +149,8 @@ def test_every_option_is_sent_or_is_the_business_of_the_run_alone() -> None:
         "resume",
         "source_list",
         "num_workers",
+        "engine",
+        "ray_address",
         "watch_crashes",
         "report",
     }

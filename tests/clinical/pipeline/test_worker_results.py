@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 
+from msrf_monai.clinical.execution.worker_handle import Processes
 from msrf_monai.clinical.execution.workers import worker_threads
 from msrf_monai.clinical.ledger import Entry, read_manifest
 from msrf_monai.clinical.pipeline import PredictionRun, predict
@@ -182,11 +183,11 @@ def test_processors_are_shared_among_workers(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(8)))
 
-    assert worker_threads(RunOptions(num_workers=3)) == 2
-    assert worker_threads(RunOptions(num_workers=20)) == 1
-    assert worker_threads(RunOptions(num_workers=3, num_threads=5)) == 5
+    assert worker_threads(RunOptions(), Processes(), 3) == 2
+    assert worker_threads(RunOptions(), Processes(), 20) == 1
+    assert worker_threads(RunOptions(num_threads=5), Processes(), 3) == 5
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert worker_threads(RunOptions(num_workers=2)) == 3
+    assert worker_threads(RunOptions(), Processes(), 2) == 3
 
 
 def test_what_workers_log_comes_here_and_names_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,0 +1,182 @@
+"""Runs by Ray: actors of a real Ray on this computer give the files of a run in one process, and may be killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from msrf_monai.clinical.crashes import CRASHED
+from msrf_monai.clinical.execution import ray_workers
+from msrf_monai.clinical.ledger import read_manifest
+from msrf_monai.clinical.pipeline import predict
+from msrf_monai.clinical.run_options import RunOptions
+from msrf_monai.errors import ConfigError, EngineError
+from support.clinical_runs import good_pictures, result_bytes, save_picture
+from support.clinical_workers import PROGRAM, StubActor, load, stub_bundle
+
+ray = pytest.importorskip("ray", reason="Ray is not installed; run: pip install 'msrf-monai[scale]'")
+
+TESTS = Path(__file__).resolve().parents[2]
+OPTIONS: dict[str, Any] = {"outputs": ("mask", "stats"), "report": False}
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """Ray on this computer, started once for this file; runs find it and leave it as it is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", f"{TESTS}{os.pathsep}{TESTS.parent}")
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
+        yield
+        ray.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def _stubs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr("msrf_monai.clinical.execution.worker_handle.PROGRAM", PROGRAM)
+    monkeypatch.setattr("msrf_monai.clinical.execution.engines.load_predictor", load)
+    monkeypatch.setattr(ray_workers, "ACTOR", StubActor)
+
+
+def actors() -> list[int]:
+    """Return the process numbers of the actors that are alive."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if b"ray::StubActor" in path.read_bytes():
+                found.append(int(path.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+def lines(output: Path) -> dict[str, Any]:
+    """Return what a manifest says, without the seconds."""
+    return {entry.folder: {**vars(entry), "timings": None} for entry in read_manifest(output).entries}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
+def test_actors_give_the_files_of_one_process(tmp_path: Path) -> None:
+    inputs, bundle = good_pictures(tmp_path / "in", 12), stub_bundle(tmp_path / "bundle")
+    (inputs / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+
+    here = predict(bundle, inputs, tmp_path / "here", **OPTIONS)
+    there = predict(bundle, inputs, tmp_path / "there", engine="ray", num_workers=2, **OPTIONS)
+
+    assert there == here
+    assert (there.done, there.failed) == (12, 1)
+    assert result_bytes(tmp_path / "there") == result_bytes(tmp_path / "here")
+    assert lines(tmp_path / "there") == lines(tmp_path / "here")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
+def test_either_engine_goes_on_where_the_other_stopped(tmp_path: Path) -> None:
+    inputs, bundle = good_pictures(tmp_path / "in", 6), stub_bundle(tmp_path / "bundle")
+    predict(bundle, inputs, tmp_path / "out", part=(1, 2), **OPTIONS)
+    first = len(read_manifest(tmp_path / "out").entries)
+
+    result = predict(bundle, inputs, tmp_path / "out", engine="ray", resume=True, **OPTIONS)
+
+    assert 0 < first < 6
+    assert (result.done, result.kept) == (6, first)
+    again = predict(bundle, inputs, tmp_path / "out", resume=True, **OPTIONS)
+    assert again.kept == 6
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
+def test_a_killed_actor_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    inputs = good_pictures(tmp_path / "in", 24)
+    slow, fast = stub_bundle(tmp_path / "slow", seconds=0.1), stub_bundle(tmp_path / "fast")
+    killed: list[int] = []
+
+    def kill_three() -> None:
+        while len(killed) < 3:
+            time.sleep(0.5)
+            for number in actors()[:1]:
+                os.kill(number, signal.SIGKILL)
+                killed.append(number)
+
+    killer = threading.Thread(target=kill_three, daemon=True)
+    killer.start()
+    result = predict(slow, inputs, tmp_path / "out", engine="ray", num_workers=2, **OPTIONS)
+    killer.join(10)
+    predict(fast, inputs, tmp_path / "undisturbed", **OPTIONS)
+
+    assert len(killed) == 3
+    assert (result.done, result.failed) == (24, 0)
+    found = (tmp_path / "out" / "manifest.jsonl").read_text().splitlines()[1:]
+    assert len({json.loads(line)["folder"] for line in found}) == len(found) == 24
+    assert result_bytes(tmp_path / "out") == result_bytes(tmp_path / "undisturbed")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
+def test_an_input_that_brings_actors_down_is_named_and_the_rest_is_done(tmp_path: Path) -> None:
+    inputs = good_pictures(tmp_path / "in", 4)
+    bundle = stub_bundle(tmp_path / "bundle", die_rows=77)
+    save_picture(inputs / "poison.png", size=(77, 31))
+
+    result = predict(bundle, inputs, tmp_path / "out", engine="ray", num_workers=1, **OPTIONS)
+
+    assert (result.done, result.failed) == (4, 1)
+    (failed,) = [each for each in read_manifest(tmp_path / "out").entries if each.state == "failed"]
+    assert (failed.input, failed.code) == ("poison.png", CRASHED[0])
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
+def test_an_error_that_ends_a_worker_ends_the_run_in_its_words(tmp_path: Path) -> None:
+    bundle = stub_bundle(tmp_path / "bundle", fails=["CheckpointError", "the weights are not those of the bundle"])
+
+    with pytest.raises(Exception, match="the weights are not those of the bundle"):
+        predict(bundle, good_pictures(tmp_path / "in", 1), tmp_path / "out", engine="ray", num_workers=1, **OPTIONS)
+
+
+@pytest.mark.slow
+def test_a_run_starts_ray_by_itself_and_ends_it(tmp_path: Path) -> None:
+    inputs, bundle = good_pictures(tmp_path / "in", 2), stub_bundle(tmp_path / "bundle")
+    options = {"outputs": ["mask"], "report": False, "engine": "ray", "num_workers": 2, "num_threads": 1}
+    line = [sys.executable, "-m", "support.clinical_workers", str(bundle), str(inputs), str(tmp_path / "out")]
+
+    done = subprocess.run(
+        [*line, json.dumps({**options, "outputs": ("mask",)})],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent}"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["done"] == 2
+    assert not any(str(tmp_path) in text for text in (done.stderr,))
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "no address"], ids=["gone", "client", "none"])
+def test_a_cluster_that_is_not_there_is_one_sentence(tmp_path: Path, address: str) -> None:
+    if ray.is_initialized():
+        ray.shutdown()
+
+    with pytest.raises(EngineError, match="Ray cannot be used at"):
+        predict(stub_bundle(tmp_path / "b"), tmp_path, tmp_path / "out", engine="ray", ray_address=address, **OPTIONS)
+
+
+def test_options_that_make_no_sense_are_refused() -> None:
+    with pytest.raises(ConfigError, match="expected local or ray"):
+        RunOptions(engine="slurm")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="goes with the engine ray"):
+        RunOptions(ray_address="auto")
