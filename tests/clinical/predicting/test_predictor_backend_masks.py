@@ -17,6 +17,9 @@ SIZES = {
     "imff": [(2, 3, 64, 48), (1, 3, 32, 80)],
     "higmis": [(2, 3, 64, 32), (1, 3, 32, 96)],
 }
+# Of probabilities on noise. Hi-gMISnet norms each map by its own statistics, again and again, and float32 loses more in
+# it: eager PyTorch in this form differs from itself in the other memory layout by 1.5e-4, and from float64 by 2e-4.
+TOLERANCES = {"higmis": 5e-4}
 EXPORTS = [
     pytest.param("imff", marks=pytest.mark.slow),
     pytest.param("ssr", marks=pytest.mark.extended),
@@ -41,7 +44,7 @@ def first(output):
     return output if isinstance(output, torch.Tensor) else first(output[0])
 
 
-def check(bundle, cases, sizes, **options):
+def check(bundle, cases, sizes, *, tolerance=1e-4, **options):
     """Compare masks that are neither empty nor full, and scores of batches of other sizes than the windows have."""
     threshold = gap_threshold(bundle.predictor().predict(cases[0]).probabilities)
     eager, other = bundle.predictor(threshold=threshold), bundle.predictor(threshold=threshold, **options)
@@ -56,7 +59,7 @@ def check(bundle, cases, sizes, **options):
         batch = torch.rand(size, generator=generator)
         with torch.no_grad():
             expected, found = first(eager._network(batch)), first(other._network(batch))
-        torch.testing.assert_close(found.sigmoid(), expected.sigmoid(), rtol=0, atol=1e-4)
+        torch.testing.assert_close(found.sigmoid(), expected.sigmoid(), rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("name", ["imff", "msrf", "ssr", pytest.param("higmis", marks=pytest.mark.slow)])
@@ -71,4 +74,4 @@ def test_exported_networks_give_the_masks_of_eager(tiny, cases, exports, name, b
         pytest.skip("the extra export is not installed")
     options = {"backend": backend, "cache": exports, "num_threads": 1}
 
-    check(tiny(name), cases, SIZES[name], **options)
+    check(tiny(name), cases, SIZES[name], tolerance=TOLERANCES.get(name, 1e-4), **options)
