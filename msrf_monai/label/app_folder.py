@@ -86,7 +86,8 @@ class AppFolder:
             )
         taken = waiting / STOCK
         (taken / "main.py").rename(taken / "stock.py")
-        self.root.mkdir(parents=True, exist_ok=True)
+        # its logs and caches will hold patients' images and numbers
+        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
         # stock.py last: it says that all others are there
         for path in sorted(taken.iterdir(), key=lambda path: path.name == "stock.py"):
             target = self.root / path.name

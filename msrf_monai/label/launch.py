@@ -84,6 +84,9 @@ def _variables(options: LabelOptions, app: AppFolder, environment: Environment) 
         "MONAI_LABEL_DATASTORE_FILE_EXT": json.dumps(endings),
         "OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) - 1)),
         "HF_HUB_OFFLINE": "1",
+        # what clients upload and what comes from a PACS lies in the app's folder, and not in the user's cache
+        "MONAI_LABEL_SESSION_PATH": str(app.root / "sessions"),
+        "MONAI_LABEL_DICOMWEB_CACHE_PATH": str(app.root / "dicomweb"),
     }
     own = {name: os.environ.get(name, value) for name, value in given.items()}
     if options.threads is not None:
