@@ -21,6 +21,7 @@ from msrf_monai.bundle.expressions import (
 )
 from msrf_monai.bundle.lint import last_of, macro_file, parse_json, walk
 from msrf_monai.bundle.logging_conf import check_logging
+from msrf_monai.bundle.permitted import UNSAFE_PARTS
 from msrf_monai.bundle.tree import bundle_files, links
 from msrf_monai.errors import ConfigError, MissingExtraError
 from msrf_monai.optional import require
@@ -30,6 +31,7 @@ __all__ = ["Explanation", "Item", "explain_bundle"]
 Kind = Literal["target", "expression", "import", "macro", "script", "address", "weights", "logging", "link", "unread"]
 
 _ADDRESS = re.compile(r"\b(?:https?|ftp|s3|gs|file|git|ssh)://[^\s'\"<>)\]]+", re.IGNORECASE)
+_HARMLESS = re.compile(r"lambda in|the expression (spans|has)|a reference stands|['\"].*(absolute path|one machine)")
 _SCRIPTS = frozenset({".py", ".pyc", ".sh", ".bat", ".ps1", ".so", ".dll", ".pyd", ".dylib", ".exe", ".ipynb"})
 _WEIGHTS = frozenset(
     {".pt", ".pth", ".ts", ".pt2", ".onnx", ".safetensors", ".pkl", ".pickle", ".bin", ".ckpt", ".npz"}
@@ -63,8 +65,9 @@ class Explanation:
 
     @property
     def dangerous(self) -> tuple[Item, ...]:
-        """What is beyond the rules for configs, in the order of the files."""
-        return tuple(item for item in self.items if item.warnings)
+        """What is beyond the rules for configs; last what is only hard to read or to carry to another computer."""
+        found = [item for item in self.items if item.warnings]
+        return tuple(sorted(found, key=lambda item: all(_HARMLESS.match(warning) for warning in item.warnings)))
 
     def by_module(self) -> dict[str, tuple[Item, ...]]:
         """Return the names, expressions and imports of each module, the most used first."""
@@ -188,7 +191,8 @@ def _target(value: object, place: str) -> Item:
     is_name = re.fullmatch(r"[\w.]+", text) is not None
     module = text.partition(".")[0] if is_name and "." in text else "monai" if is_name else "computed when it runs"
     if is_name and "." not in text:  # MONAI finds a short name in its own modules
-        return Item("target", text, module, place)
+        runs = ("a name that loads, writes or runs things",) if text in UNSAFE_PARTS else ()
+        return Item("target", text, module, place, runs)
     return Item("target", text, module, place, tuple(target_problems(value)))
 
 

@@ -44,6 +44,7 @@ _NAME = re.compile(r"^[a-z][a-z0-9]*(_[a-z0-9]+)+_segmentation$")
 # MONAI Label guesses the task from these words in the folder's name, and tries them before "segmentation".
 _TASK_WORDS = ("detection", "deepedit", "deepgrow")
 _DEEPEST = 100
+_FEW = 3  # more short names than these are one problem, so that others are seen beside them
 _MODES = ("default", "callable")
 _SEVERAL = "+"  # the one sign of MONAI's that may begin a key: append to, instead of replace
 _MACRO_FILE = re.compile(r".*\.(?:json|yaml|yml)(?=::|$)", re.IGNORECASE)
@@ -141,12 +142,18 @@ def lint_config(path: str | os.PathLike[str], aliases: Mapping[str, str] = NO_AL
 def lint_content(config: Mapping[str, Any], aliases: Mapping[str, str] = NO_ALIASES) -> list[str]:
     """Check what a config holds; as ``lint_config``, without the file's layout and name."""
     known = {**aliases, **_imports(config)}
-    problems = []
+    problems, short = [], _short_targets(config)
+    if len(short) > _FEW:
+        names = ", ".join(dict.fromkeys(short.values()))
+        problems.append(
+            f"{next(iter(short))} and {len(short) - 1} more: _target_ must be a dotted name; short are {names}"
+        )
     for name, value in walk(config):
         found: list[str] = []
         if isinstance(value, Mapping):
             found = [problem for key in value for problem in _key(key)]
-            found += _component({last_of(key): item for key, item in value.items()})
+            ends = {last_of(key): item for key, item in value.items()}
+            found += _component(ends, says_targets=name not in short or len(short) <= _FEW)
         elif isinstance(value, str):
             found = expression_problems(value, known) if value.startswith("$") else _text(value)
         found += _by_id(normal_id(name), value)
@@ -243,9 +250,18 @@ def _key(key: str) -> list[str]:
     return []
 
 
-def _component(value: Mapping[str, Any]) -> list[str]:
+def _short_targets(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return the components that are named without their package, which MONAI finds only among its own modules."""
+    return {
+        name: target
+        for name, value in walk(config)
+        if isinstance(value, Mapping) and isinstance(target := value.get("_target_"), str) and target.isidentifier()
+    }
+
+
+def _component(value: Mapping[str, Any], *, says_targets: bool) -> list[str]:
     problems = []
-    if "_target_" in value:
+    if "_target_" in value and says_targets:
         problems += target_problems(value["_target_"])
     if "keys" in value:
         problems += _keys(value["keys"], allow_derived=value.get("_target_") == _DROPS_DERIVED)

@@ -33,6 +33,7 @@ def foreign(tmp_path: Path) -> Path:
         "imports": ["$import scripts.net", "$import subprocess as sp", "$import numpy as np"],
         "network": {"_target_": "scripts.net.Net"},
         "short": {"_target_": "BasicUNet", "spatial_dims": 2},
+        "running": {"_target_": "run_cmd", "cmd_list": ["touch", "executed"]},
         "plain": {"_target_": "monai.transforms.Compose"},
         "initialize": [f"${touch}", "$sp.run(['touch', 'executed'])", "$np.ones(3)", "$torch.device('cpu')"],
         "weights": "https://example.org/model.pt",
@@ -99,14 +100,24 @@ def test_what_is_beyond_the_rules_says_why(foreign: Path) -> None:
     assert warnings["configs/train.json::initialize::0"] == ("the expression calls open()",)
     assert warnings["models/model.pt"] == ("its pickle imports io.open",)
     assert warnings["configs/broken.yaml"] == ("cannot be read as YAML, so what is in it is unknown",)
-    assert "configs/train.json::plain" not in warnings
+    assert warnings["configs/train.json::running"] == ("a name that loads, writes or runs things",)
+    assert not {"configs/train.json::plain", "configs/train.json::short"} & set(warnings)
     assert "configs/train.json::initialize::3" not in warnings
+
+
+def test_what_runs_or_loads_comes_before_what_is_only_hard_to_carry(tmp_path: Path) -> None:
+    config = {"a": "$[lambda: 1, '/data/x']", "b": "$'/data/y'", "c": "$__import__('os')"}
+    (tmp_path / "a.json").write_text(json.dumps(config))
+
+    places = [item.place for item in explain_bundle(tmp_path).dangerous]
+
+    assert places == ["a.json::c", "a.json::a", "a.json::b"]
 
 
 def test_modules_come_with_their_counts_most_used_first(foreign: Path) -> None:
     counts = {module: len(items) for module, items in explain_bundle(foreign).by_module().items()}
 
-    assert counts == {"monai": 2, "numpy": 2, "scripts": 2, "subprocess": 2, "os": 1, "torch": 1}
+    assert counts == {"monai": 3, "numpy": 2, "scripts": 2, "subprocess": 2, "os": 1, "torch": 1}
     assert list(counts)[-2:] == ["os", "torch"]
 
 

@@ -175,6 +175,15 @@ def test_missing_config_is_named(tmp_path: Path) -> None:
         read_json(tmp_path / "nowhere.json")
 
 
+def test_many_short_names_are_one_problem_and_hide_no_other(tmp_path: Path) -> None:
+    config = {name: {"_target_": "Compose"} for name in "abcd"} | {"e": {"_target_": "Dataset"}, "f": "$eval('1')"}
+
+    assert _lint(tmp_path, config) == [
+        "a.json: a and 4 more: _target_ must be a dotted name; short are Compose, Dataset",
+        "a.json: f: the expression calls eval()",
+    ]
+
+
 def test_deeply_nested_json_is_one_problem(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text('{"a": ' * 300 + "1" + "}" * 300 + "\n")
