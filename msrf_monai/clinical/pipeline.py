@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -119,7 +119,7 @@ class PredictionRun:
         self._results = ResultFolder(Path(output))
         self._privacy = PrivateLogs()
         self._stack = ExitStack()
-        self._sources: SourceList | None = None
+        self._sources: SourceList
         self._journal: CrashJournal | None = None
         self._ledger: Ledger | None = None
         self._model: Predictor | WorkerPool
@@ -149,7 +149,8 @@ class PredictionRun:
             if self.settings.watch_crashes:
                 self._journal = _journal(self.folder, self._stack)
             self._ledger = self._stack.enter_context(Ledger(self.folder, _header(self._model, self.settings)))
-            self._sources = self._stack.enter_context(_sources(self.folder, self.settings))
+            sources = SourceList(self.folder, hashed=not self.settings.source_list)
+            self._sources = self._stack.enter_context(closing(sources))
         return self._ledger
 
     def do(self, inputs: Iterable[str | os.PathLike[str]], *, with_sources: bool = False) -> Batch:
@@ -274,46 +275,32 @@ def _journal(root: Path, stack: ExitStack) -> CrashJournal:
     return journal
 
 
-@contextmanager
-def _sources(root: Path, settings: RunOptions) -> Iterator[SourceList | None]:
-    if not settings.source_list:
-        yield None
-        return
-    sources = SourceList(root)
-    try:
-        yield sources
-    finally:
-        sources.close()
-
-
 class _Note:
-    """Adds an input's files to the private list, when there is one."""
+    """Adds an input's files to the list of sources."""
 
-    def __init__(self, sources: SourceList | None) -> None:
+    def __init__(self, sources: SourceList) -> None:
         self._sources = sources
 
     def __call__(self, planned: PlannedInput) -> None:
-        if self._sources is not None:
-            self._sources.add(planned.folder, planned.paths)
+        self._sources.add(planned.folder, planned.paths)
 
 
-def _supersede(plan: list[PlannedInput], results: ResultFolder, ledger: Ledger, sources: SourceList | None) -> None:
-    """Take back what was said of files that now are an input of another name, since their content has changed."""
-    if sources is None:
-        return
+def _supersede(plan: list[PlannedInput], results: ResultFolder, ledger: Ledger, sources: SourceList) -> None:
+    """Take back what was said of files that now are an input of another name, since their content has changed.
+
+    This is done before they are read: should that fail, no result stands that is not of what there is now.
+    """
     planned = {each.folder for each in plan}
-    stale = {
-        folder
-        for each in plan
-        for path in each.paths
-        for folder in sources.folders.get(path, ())
-        if folder not in planned and folder in ledger.entries
-    }
-    for folder in sorted(stale):
-        entry = ledger.entries[folder]
-        if entry.code != "superseded":
+    stale: dict[str, set[str]] = {}
+    for each in plan:
+        for path in each.paths:
+            for folder in sources.folders_of(path) - planned:
+                stale.setdefault(folder, set()).add(each.folder)
+    for folder, now in sorted(stale.items()):
+        entry = ledger.entries.get(folder)
+        if entry is not None and entry.code != "superseded":
             results.discard(folder)
-            reason = "its files have changed since; their result is under another name"
+            reason = f"its files have changed since; what became of them: {', '.join(sorted(now)[:3])}"
             ledger.append(
                 Entry(entry.input, folder, entry.digest, "skipped", "superseded", reason, attempt=entry.attempt + 1)
             )

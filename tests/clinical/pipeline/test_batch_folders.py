@@ -227,6 +227,7 @@ def test_the_list_of_sources_is_for_its_owner_only_and_is_learnt_again(tmp_path:
     again = SourceList(tmp_path)
     again.close()
 
-    assert again.folders == {"/in/image.png": {"image-1"}}
+    assert again.folders_of("/in/image.png") == {"image-1"}
+    assert again.folders_of("/in/other.png") == set()
     assert (tmp_path / SOURCES).stat().st_mode & 0o077 == 0
     assert (tmp_path / SOURCES).read_text().count("image-1") == 1
