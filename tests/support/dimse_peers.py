@@ -111,7 +111,9 @@ class Client:
         return {(str(each.abstract_syntax), str(each.transfer_syntax[0])) for each in contexts}
 
     def send(self, sop_class: str, instance: str, content: bytes, *, context: tuple[str, str] | None = None) -> Any:
-        """Send a data set and return the status, or None when there was no answer."""
+        """Send a data set and return the status, or None when there was no answer, or nobody to send it to."""
+        if not self.association.accepted_contexts:
+            return None  # the listener had gone before it could take the association
         from pynetdicom.dimse_primitives import C_STORE
 
         request = C_STORE()
