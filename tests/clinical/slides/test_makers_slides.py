@@ -6,6 +6,7 @@ import json
 import sqlite3
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +80,17 @@ def czi(folder: Path) -> Path:
     return folder / "z.czi"
 
 
+def svslide(folder: Path) -> Path:
+    with closing(sqlite3.connect(folder / "k.svslide")) as base, base:
+        base.execute("create table DataManagerSQLiteConfigXPO (TableName text)")
+        base.execute("insert into DataManagerSQLiteConfigXPO values ('Slides')")
+        base.execute("create table Slides (id text, size integer, data blob)")
+        base.execute("insert into Slides values ('++MagicBytes', 16, ?)", (b"SVGigaPixelImage",))
+    return folder / "k.svslide"
+
+
 READ = {"ndpi": ndpi, "whole-ndpi": whole_ndpi, "mirax": mirax, "vms": vms}
-RECOGNISED = {**READ, "scn": scn, "bif": bif, "trestle": trestle, "vmu": vmu, "czi": czi}
+RECOGNISED = {**READ, "scn": scn, "bif": bif, "trestle": trestle, "vmu": vmu, "czi": czi, "svslide": svslide}
 
 
 def theirs(judge: Any, level: int, place: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
@@ -111,8 +121,7 @@ def test_makers_formats_are_those_that_openslide_detects(tmp_path: Path, make: C
 def test_what_is_read_without_openslide_stays_so(tmp_path: Path) -> None:
     write_tiff(tmp_path / "a.svs", PICTURE, description="Aperio Image Library v1\r\n|MPP = 0.25", levels=2)
     write_tiff(tmp_path / "b.tif", PICTURE)
-    (tmp_path / "notes.db").touch()
-    with sqlite3.connect(tmp_path / "notes.db") as base:
+    with closing(sqlite3.connect(tmp_path / "notes.db")) as base, base:
         base.execute("create table notes (line)")
 
     kinds = {path.name: slide_kind(path) for path in tmp_path.iterdir()}
