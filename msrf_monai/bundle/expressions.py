@@ -141,6 +141,8 @@ def full_name(node: ast.AST, aliases: Mapping[str, str] = NO_ALIASES) -> str:
 def _statement(node: ast.AST) -> list[str]:
     if isinstance(node, ast.Lambda):
         return ["lambda in an expression; make it a named function of the package"]
+    if isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load):
+        return ["the expression sets an item"]
     if isinstance(node, ast.NamedExpr):
         return ["the expression assigns a name with :="]
     if isinstance(node, ast.Await | ast.Yield | ast.YieldFrom) or getattr(node, "is_async", False):
@@ -177,7 +179,7 @@ def _name(name: str, has_attribute: bool, known: Mapping[str, str]) -> list[str]
 
 
 def _attribute(node: ast.Attribute, is_inner: bool, known: Mapping[str, str]) -> list[str]:
-    problems = []
+    problems = [] if isinstance(node.ctx, ast.Load) else [f"the expression sets .{node.attr}"]
     if node.attr.startswith("_") or node.attr in UNSAFE_PARTS:
         problems.append(f"the expression uses .{node.attr}")
     # a chain that begins at a module is judged as a whole, once, at its outermost attribute

@@ -17,9 +17,9 @@ _PACKAGES = (
     *(f"monai.{name}" for name in ("optimizers", "transforms", "visualize")),
     *(f"monai.apps.{name}" for name in ("deepedit", "deepgrow", "detection", "generation", "nuclick", "pathology")),
     *(f"monai.apps.{name}" for name in ("reconstruction", "vista3d")),
-    *(f"torch.{name}" for name in ("amp", "backends", "cuda", "cpu", "distributed", "fft", "finfo", "iinfo", "linalg")),
-    *(f"torch.{name}" for name in ("mps", "nn", "optim", "random", "special", "Tensor", "utils.checkpoint")),
-    *(f"torch.{name}" for name in ("utils.data", "version", "xpu")),
+    *(f"torch.{name}" for name in ("amp", "backends", "cuda.amp", "fft", "finfo", "iinfo", "linalg", "nn", "optim")),
+    *(f"torch.{name}" for name in ("random", "special", "Tensor", "utils.checkpoint", "utils.data", "version")),
+    "torch.distributed.ReduceOp",
     *(f"ignite.{name}" for name in ("distributed", "engine", "handlers", "metrics")),
     *(f"msrf_monai.{name}" for name in ("clinical", "data", "engines", "handlers", "inferers", "label", "losses")),
     *(f"msrf_monai.{name}" for name in ("metrics", "networks", "transforms")),
@@ -38,8 +38,19 @@ reshape rot90 round set_float32_matmul_precision set_num_threads shape short sig
 squeeze stack std strided sum take tanh Tensor tensor topk transpose uint16 uint8 unique unsqueeze
 use_deterministic_algorithms var where zeros zeros_like
 """
+_CUDA = """
+current_device device device_count empty_cache get_device_capability get_device_name is_available is_bf16_supported
+is_initialized manual_seed manual_seed_all mem_get_info memory_allocated reset_peak_memory_stats set_device synchronize
+"""
+_DISTRIBUTED = """
+all_reduce barrier broadcast destroy_process_group get_backend get_rank get_world_size init_process_group is_available
+is_initialized
+"""
 _NAMES = frozenset(
     {f"{module}.{name}" for module in ("torch", "numpy") for name in _ARRAY.split()}
+    | {f"torch.cuda.{name}" for name in _CUDA.split()}
+    | {f"torch.distributed.{name}" for name in _DISTRIBUTED.split()}
+    | {f"torch.{name}.is_available" for name in ("mps", "xpu")}
     | {f"monai.utils.{name}" for name in ("convert_to_numpy", "convert_to_tensor", "ensure_tuple", "ensure_tuple_rep")}
     | {f"monai.utils.{name}" for name in ("BlendMode", "CommonKeys", "GridSampleMode", "GridSamplePadMode")}
     | {f"monai.utils.{name}" for name in ("InterpolateMode", "LossReduction", "MetricReduction", "NumpyPadMode")}
@@ -66,10 +77,6 @@ _FORBIDDEN = tuple(
     for name in (
         *(f"monai.data.{name}" for name in ("utils.pickle_hashing", "utils.pickle_operations")),
         *(f"monai.networks.{name}" for name in ("trt_compiler", "utils.convert_to_trt", "utils.save_state")),
-        *(f"torch.cuda.{name}" for name in ("jiterator", "memory", "profiler")),
-        *(f"torch.distributed.{name}" for name in ("checkpoint", "elastic", "launch", "launcher", "rpc", "run")),
-        *(f"torch.distributed.{name}" for name in ("all_gather_object", "broadcast_object_list")),
-        *(f"torch.distributed.{name}" for name in ("gather_object", "recv_object_list", "scatter_object_list")),
         *(f"torch.utils.data.{name}" for name in ("datapipes", "graph", "graph_settings")),
         *(f"ignite.distributed.{name}" for name in ("launcher", "Parallel", "spawn")),
     )
