@@ -8,6 +8,7 @@ from pathlib import Path
 from msrf_monai.errors import DataError
 from msrf_monai.transforms.dicom import is_dicom, read_dicom
 from msrf_monai.transforms.nifti import is_nifti, read_nifti
+from msrf_monai.transforms.nrrd import is_nrrd, read_nrrd
 from msrf_monai.transforms.picture import Picture
 from msrf_monai.transforms.raster import DEFAULT_MAX_PIXELS, Palette, read_raster
 
@@ -21,7 +22,7 @@ def read_picture(
     palette: Palette = "colour",
     volumes: bool = False,
 ) -> Picture:
-    """Read one PNG, JPEG, TIFF, BMP, PPM, GIF, WebP, single-frame DICOM or 2-D NIfTI file.
+    """Read one PNG, JPEG, TIFF, BMP, PPM, GIF, WebP, single-frame DICOM, 2-D NIfTI or NRRD file.
 
     Args:
         path: the file.
@@ -50,4 +51,6 @@ def read_picture(
         raise DataError(f"{path} is empty (0 bytes); copy or export the file again")
     if is_dicom(data):
         return read_dicom(data, str(path), max_pixels=max_pixels)
+    if is_nrrd(data):
+        return read_nrrd(data, str(path), max_pixels=max_pixels)
     return read_raster(data, str(path), max_pixels=max_pixels, palette=palette)

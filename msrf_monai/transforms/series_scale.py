@@ -1,7 +1,8 @@
 """How the grey values of a NIfTI file are meant, where the DICOM series lies beside it that it was made of.
 
 MONAI Label keeps a series from DICOMweb as the folder ``<SeriesInstanceUID>/`` and gives its transforms the file
-``<SeriesInstanceUID>.nii.gz`` next to it, which holds the rescaled values and nothing about windows or white.
+``<SeriesInstanceUID>.nii.gz`` next to it, which holds the rescaled values and nothing about windows or white. GDCM, by
+which it makes the file, has turned MONOCHROME1 already, so that larger means brighter.
 """
 
 from __future__ import annotations
@@ -40,8 +41,6 @@ class SeriesScale:
 
     limits: tuple[float, float] | None
     """None where the file says nothing: then percentiles 0.5 to 99.5 of the image."""
-    is_inverted: bool = False
-    """MONOCHROME1: the largest value is black."""
 
     def apply(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return values on the scale 0..255.
@@ -53,11 +52,11 @@ class SeriesScale:
             uint8 where ``values`` are that and 255 is white, float32 in [0, 255] otherwise.
         """
         if values.dtype == np.uint8 and self.limits == (0.0, 255.0):
-            return np.uint8(255) - values if self.is_inverted else values
+            return values
         measured = np.percentile(values, _PERCENTILES) if self.limits is None else self.limits
         low, high = float(measured[0]), float(measured[1])
-        scaled = np.clip((values.astype(np.float64) - low) / max(high - low, 1e-12), 0, 1).astype(np.float32)
-        return (1 - scaled if self.is_inverted else scaled) * np.float32(255)
+        scaled = np.clip((values.astype(np.float64) - low) / max(high - low, 1e-12), 0, 1)
+        return scaled.astype(np.float32) * np.float32(255)
 
 
 def scale_of_series(path: Path) -> SeriesScale | None:
@@ -87,14 +86,14 @@ def scale_of_series(path: Path) -> SeriesScale | None:
 
 
 def _scale(header: Any) -> SeriesScale:
-    is_inverted = str(header.get("PhotometricInterpretation", "")) == "MONOCHROME1"
     bits = int(header.BitsStored)
     is_rescaled = (float(header.get("RescaleSlope") or 1), float(header.get("RescaleIntercept") or 0)) != (1.0, 0.0)
     is_raw = not is_rescaled and int(header.get("PixelRepresentation", 0)) == 0
     if is_raw and (str(header.get("Modality", "")) not in _WINDOWED or bits <= 8):
-        return SeriesScale((0.0, float(2**bits - 1)), is_inverted)
+        return SeriesScale((0.0, float(2**bits - 1)))
     # the windows of MONOCHROME1 are meant for values that have not been turned
-    return SeriesScale(None if is_inverted else _window(header), is_inverted)
+    is_turned = str(header.get("PhotometricInterpretation", "")) == "MONOCHROME1"
+    return SeriesScale(None if is_turned else _window(header))
 
 
 def _window(header: Any) -> tuple[float, float] | None:
