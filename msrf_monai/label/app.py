@@ -82,6 +82,25 @@ class BundleAppMixin:
         }
         return {"file": _polygon_file(answer, request.get("output") or "dsa"), "params": answer}
 
+    def init_remote_datastore(self) -> Any:
+        """Give each series by its file in the cache, and leave no other copy of it behind.
+
+        The first time that MONAI Label makes NIfTI of a series, it returns a temporary file, which it never deletes
+        and beside which the series does not lie.
+        """
+        store = super().init_remote_datastore()  # type: ignore[misc]
+        first = store.get_image_uri
+
+        def settled(image_id: str) -> str:
+            given = str(first(image_id))
+            kept = str(first(image_id))
+            if given != kept:
+                Path(given).unlink(missing_ok=True)
+            return kept
+
+        store.get_image_uri = settled
+        return store
+
     def init_strategies(self) -> Any:
         """Offer the least certain image first, where a bundle scores images: MONAI Label's app uses no score."""
         strategies = dict(super().init_strategies())  # type: ignore[misc]
