@@ -1,4 +1,7 @@
-"""The model zoo's checks that run offline, on every bundle of the repository."""
+"""The model zoo's checks that run offline, on every bundle of the repository.
+
+Export to ONNX takes long: the commands of the READMEs do it, and ``test_readme_commands.py`` compares the networks.
+"""
 
 from __future__ import annotations
 
@@ -24,15 +27,6 @@ OVERLAYS = [
     for bundle in BUNDLES
     for overlay in sorted((bundle / "configs").glob("*/*.json"))
 ]
-
-
-def _narrow(bundle: Path) -> dict[str, Any]:
-    """Overrides for the same graph at a small width, where the network has one, since export time follows the graph."""
-    network = checks.read_json(bundle / "configs" / "inference.json")["network_def"]
-    features = network.get("features")
-    if isinstance(features, list):
-        return {"network_def::features": [width // 4 for width in features]}
-    return {"network_def::features": 8} if isinstance(features, int) else {}
 
 
 each_bundle = pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
@@ -93,15 +87,6 @@ def test_network_matches_the_metadata(bundle: Path) -> None:
 @each_bundle
 def test_torchscript_export_equals_eager(bundle: Path, tmp_path: Path) -> None:
     assert checks.check_torchscript(bundle, tmp_path, **OF_A_SIZE_TO_TEST.get(bundle.name, {})) == []
-
-
-# The export of Hi-gMISnet's pair takes minutes; its main job's tests do it once.
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "bundle", [each for each in BUNDLES if each.name not in OF_A_SIZE_TO_TEST], ids=lambda path: path.name
-)
-def test_onnx_export_equals_eager_at_other_sizes(bundle: Path, tmp_path: Path) -> None:
-    assert checks.check_onnx(bundle, tmp_path, **_narrow(bundle)) == []
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from msrf_monai.bundle import build_network, export_onnx, export_torchscript, largest_difference, onnx_runner, read_json
+from msrf_monai.bundle import build_network, export_torchscript, largest_difference, read_json
 from msrf_monai.data import load_datalist, prepare_dataset, synthesize_dataset
 from msrf_monai.engines import load_weights
 from msrf_monai.errors import CheckpointError
@@ -190,13 +190,6 @@ def test_pair_becomes_one_torchscript_module_with_the_chosen_fusion(higmis_job: 
     script = torch.jit.load(str(path)).eval()  # type: ignore[no-untyped-call]
     assert largest_difference(network, script, SHAPES) < 1e-3
     assert int(script.fusion_code) == int(network.fusion_code)
-
-
-@pytest.mark.extended
-def test_pair_becomes_one_onnx_module(higmis_job: MainJob, tmp_path: Path) -> None:
-    network, weights = exported(higmis_job)
-    path = export_onnx(HIGMIS.folder, tmp_path / "m.onnx", checkpoint=weights, **EXPORTED)
-    assert largest_difference(network, onnx_runner(path), SHAPES) < 1e-3
 
 
 @pytest.mark.realdata

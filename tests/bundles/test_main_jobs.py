@@ -1,4 +1,7 @@
-"""The main job of every bundle: train, resume, evaluate, share among processes, segment; and what users get wrong."""
+"""The main job of every bundle: train, resume, evaluate, segment; and what users get wrong.
+
+Two processes train and score by the commands of the READMEs, in ``test_readme_commands.py``.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,6 @@ from support.bundle_results import kept, table, training_state, weights_of
 from support.bundle_runs import (
     BUNDLES,
     HIGMIS,
-    IMFF,
     MSRF,
     SSR,
     Bundle,
@@ -24,9 +26,7 @@ from support.bundle_runs import (
     Segment,
     Train,
     error_line,
-    finished,
     program_here,
-    run_bundle,
     run_here,
 )
 
@@ -98,30 +98,6 @@ def test_summary_is_confirmed_by_a_second_computation(bundle: Bundle, trained: T
     text = json.dumps(summary)
     for name in ("dice", "iou", "precision", "recall", "hd95", "macro_dsc", "pooled_iou"):
         assert name in text
-
-
-@pytest.mark.slow
-@each_bundle
-def test_two_processes_score_every_test_image_once(
-    bundle: Bundle, trained: Train, evaluated: Evaluate, tmp_path: Path
-) -> None:
-    job = trained(bundle)
-    configs = ("train.json", "evaluate.json", "multi_gpu_evaluate.json")
-    folders = {"bundle_root": job.root, "dataset_dir": job.data, "output_dir": tmp_path}
-    finished(run_bundle(bundle, "evaluating", *configs, torchrun=2, **folders, **bundle.small(*configs)))
-
-    for name in ("cases.csv", *(("tables.csv", "threshold.json") if bundle is IMFF else ())):
-        assert (tmp_path / name).read_text() == (evaluated(job) / name).read_text()
-
-
-@pytest.mark.slow
-@each_bundle
-def test_two_processes_train(bundle: Bundle, trained: Train, tmp_path: Path) -> None:
-    configs = ("train.json", *bundle.two_processes_overlay, "multi_gpu_train.json")
-    folders = {"bundle_root": tmp_path, "dataset_dir": trained(bundle).data}
-    small = {**bundle.small(*configs), **bundle.two_processes, "max_epochs": 1}
-    finished(run_bundle(bundle, "training", *configs, torchrun=2, **folders, **small))
-    assert all(torch.isfinite(v).all() for v in weights_of(tmp_path).values())
 
 
 @each_bundle

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from msrf_monai.data import load_datalist, prepare_dataset
-from support.bundle_results import table, weights_of
+from support.bundle_results import table
 from support.bundle_runs import MSRF, MainJob, error_line, finished, program_here, run_bundle, run_here
 
 TRAIN = MSRF.small("train.json")
@@ -33,13 +33,6 @@ def test_native_resolution_slides_a_window_over_larger_images(msrf_job: MainJob,
     assert Image.open(next(out.rglob("*_seg.png"))).size == (101, 77)
     record = json.loads((out / "run.json").read_text())
     assert "$None" in json.dumps(record)
-
-
-@pytest.mark.slow
-def test_mlflow_records_the_run_locally(msrf_job: MainJob, tmp_path: Path) -> None:
-    overrides = {"bundle_root": tmp_path, "dataset_dir": msrf_job.data, "output_dir": f"$'{tmp_path}/out'"}
-    finished(run_bundle(MSRF, "training", "train.json", tracking="mlflow", **overrides, max_epochs=1, **TRAIN))
-    assert (tmp_path / "out" / "mlruns.db").stat().st_size > 0
 
 
 @pytest.mark.slow
@@ -79,13 +72,6 @@ def test_overlay_trains_the_same_network_on_another_real_set(
     folders = {"bundle_root": tmp_path / "bundle", "dataset_dir": data}
     run_here(MSRF, "train.json", f"datasets/{overlay}.json", **folders, max_epochs=1, train_limit=8, **small, **short)
     assert (tmp_path / "bundle" / "models" / "model.pt").is_file()
-
-
-def test_published_recipe_runs(msrf_job: MainJob, tmp_path: Path) -> None:
-    small = {k: v for k, v in TRAIN.items() if k != "learning_rate"}
-    folders = {"bundle_root": tmp_path, "dataset_dir": msrf_job.data}
-    run_here(MSRF, "train.json", "recipes/paper.json", **folders, **small, max_epochs=1, train_limit=4)
-    assert weights_of(tmp_path)
 
 
 def test_nan_in_the_loss_stops_and_names_the_files(msrf_job: MainJob, tmp_path: Path) -> None:

@@ -8,12 +8,13 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
+import torch
 
 from msrf_monai.bundle import check_torchscript
 from msrf_monai.data import prepare_dataset
 from msrf_monai.networks.nets.recalibrated_unet import Recalibration
 from support.bundle_results import history, kept, weights_of
-from support.bundle_runs import SSR, run_here
+from support.bundle_runs import SSR, finished, run_bundle, run_here
 
 RECALIBRATIONS = sorted(path.stem for path in (SSR.configs / "recalibration").glob("*.json"))
 # One short epoch; blocks that divide channels need 16 of them.
@@ -41,6 +42,13 @@ def test_one_override_exchanges_the_block_and_trains(lesion_data: Path, tmp_path
     norms = [key for key in weights_of(tmp_path) if key.endswith("running_mean")]
     has_norm = {"ssr": 3, "srm": 3, "multifractal": 6}  # singularity strength; mean and deviation; and the level sets
     assert len(norms) == has_norm.get(name, 0)
+
+
+def test_block_with_the_most_running_statistics_trains_in_two_processes(lesion_data: Path, tmp_path: Path) -> None:
+    configs = ("train.json", "recalibration/multifractal.json", "multi_gpu_train.json")
+    folders = {"bundle_root": tmp_path, "dataset_dir": lesion_data}
+    finished(run_bundle(SSR, "training", *configs, torchrun=2, **folders, **SSR.small(*configs), max_epochs=1))
+    assert all(torch.isfinite(v).all() for v in weights_of(tmp_path).values())
 
 
 @pytest.mark.parametrize("name", RECALIBRATIONS)

@@ -18,6 +18,8 @@ import pytest
 import torch
 from monai.bundle import ConfigWorkflow
 
+from support.warm_programs import warm_program
+
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = "monai.bundle"
 
@@ -49,10 +51,6 @@ class Bundle:
     """More overrides of the inference that the tests share."""
     widest: int = 10_000
     """Width in pixels of the widest image that it segments."""
-    two_processes: Overrides = field(default_factory=dict)
-    """More overrides of training by two processes."""
-    two_processes_overlay: tuple[str, ...] = ()
-    """An overlay that training by two processes takes as well."""
 
     @property
     def folder(self) -> Path:
@@ -108,7 +106,6 @@ SSR = Bundle(
     network={"network_def::features": [4, 8, 16, 32], "image_size": [64, 48], "patch_size": [64, 48]},
     training={"batch_size": 4, "learning_rate": 0.005},
     other_network={"network_def::features": [4, 8, 16, 16]},
-    two_processes_overlay=("recalibration/multifractal.json",),
 )
 IMFF = Bundle(
     name="imff",
@@ -140,7 +137,6 @@ HIGMIS = Bundle(
     network={"features": 4, "backbones": [], "image_size": [40, 32], "patch_size": [40, 32]},
     training={"discriminator_channels": [4, 8], "batch_size": 4, "learning_rate": 0.005},
     other_network={"features": 8},
-    two_processes={"batch_size": 2},
 )
 BUNDLES = (MSRF, SSR, IMFF, HIGMIS)
 
@@ -162,11 +158,14 @@ def run_bundle(
     preexec: Callable[[], None] | None = None,
     **overrides: Any,
 ) -> Done:
-    """Start configurations of a bundle with overrides as ``python -m monai.bundle`` in a process of its own."""
-    command = [sys.executable, "-m"]
+    """Start configurations of a bundle with overrides as ``python -m monai.bundle`` in a process of its own.
+
+    It is forked from one that has imported what it needs, unless it is to be prepared by ``preexec``.
+    """
+    command = [sys.executable if preexec else warm_program("python")]
     if torchrun:
-        command += ["torch.distributed.run", "--standalone", "--nnodes=1", f"--nproc_per_node={torchrun}", "-m"]
-    command += [PROGRAM, *arguments(bundle, run_id, *configs, **overrides)]
+        command = [warm_program("torchrun"), "--standalone", "--nnodes=1", f"--nproc_per_node={torchrun}"]
+    command += ["-m", PROGRAM, *arguments(bundle, run_id, *configs, **overrides)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     return subprocess.run(
         command, capture_output=True, text=True, check=False, env=environment, cwd=ROOT, timeout=900, preexec_fn=preexec

@@ -45,9 +45,15 @@ def missing(command: Command, names: list[str], folder: Path, since_ns: int) -> 
             continue
         start = next(start for start in places if name.startswith(start))
         for path in _paths(folder / places[start] / name.removeprefix(start), command, folder):
-            is_old = path.exists() and path.stat().st_mtime_ns < since_ns and "--resume" not in command.text
+            is_old = _written(path) < since_ns and "--resume" not in command.text
             found += [str(path.relative_to(folder))] if is_old or not path.exists() else []
     return found
+
+
+def _written(path: Path) -> int:
+    """When a file, or the newest file of a folder, was written; 0 when there is none."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return max((each.stat().st_mtime_ns for each in files if each.is_file()), default=0)
 
 
 def _paths(path: Path, command: Command, folder: Path) -> list[Path]:
