@@ -36,7 +36,7 @@ class SaveVesselMeasuresd(ResultSaverd):
     """Measure masks of vessels and write ``<name>_measures.json`` for each, and one ``measures.csv`` for all.
 
     The names are those of ``SaveMaskd`` with the same folders. Put it where the mask is decided and of the source's
-    size, before ``SqueezeDimd``. An empty mask gives null values with their reasons. It is a ``SaveImaged``, by which
+    size, before ``ToSourceAxesd``. An empty mask gives null values with their reasons. It is a ``SaveImaged``, by which
     MONAI Label knows and removes it. See ``vessel_measures`` for what is measured.
 
     In ``measures.csv`` the first column is the JSON file's path below ``output_dir``. A second run over the same images
