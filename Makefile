@@ -54,7 +54,7 @@ test: $(STAMP)  ## the whole test suite with coverage
 
 # MONAI Label's environment is made once (4 GB, in the user's cache folder, or where MSRF_LABEL_ENV says) and kept.
 test-label: $(STAMP)  ## the tests on a real MONAI Label server, which has an environment of its own
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/label -m label -n $(TEST_JOBS) --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/label -m label -n $(TEST_JOBS) --dist loadfile
 
 lint: $(STAMP)  ## ruff, ruff format and mypy
 	$(BIN)/ruff check .

@@ -24,14 +24,6 @@ NO_NETWORK = {
 }
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep together what shares a server, when several processes run these tests."""
-    for item in items:
-        if Path(item.path).parent == Path(__file__).parent:
-            shares = "studio" in getattr(item, "fixturenames", ())
-            item.add_marker(pytest.mark.xdist_group("studio" if shares else Path(item.path).stem))
-
-
 @dataclass(frozen=True)
 class Studio:
     """A running server, its pictures and its bundles."""
