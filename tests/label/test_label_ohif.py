@@ -1,0 +1,87 @@
+"""The page that MONAI Label serves to annotators: a study opens, a bundle runs, its mask is in the viewer.
+
+Needs Chromium, Node and playwright-core; see docs/monai-label.md. The pictures stay in pytest's temporary folder.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import pydicom
+import pytest
+import torch
+from dicomweb_client.api import DICOMwebClient
+
+from support.bundle_runs import SSR
+from support.label_networks import BrightnessNet
+from support.label_server import LabelServer
+from support.ohif_label import run_panel
+from support.orthanc import Orthanc
+from support.patient_ct import write_patient_ct
+from support.real_data import REPOSITORY
+from support.small_label_bundles import small_bundle
+
+pytestmark = [pytest.mark.label, pytest.mark.extended, pytest.mark.realdata]
+WINDOW = (180.0, 400.0)
+"""Half its brightness is 180 HU: bone, and vessels with contrast."""
+
+
+@pytest.fixture(scope="module")
+def series(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> list[Path]:
+    return write_patient_ct(data_root, tmp_path_factory.mktemp("patient") / "ct", WINDOW)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, data_root: Path, series: list[Path]) -> Iterator[LabelServer]:
+    """Start the server on an archive with the CT and a photograph, with a bundle that marks what is bright."""
+    root = tmp_path_factory.mktemp("viewer")
+    bundle = small_bundle(SSR, root / "bundles")
+    config: dict[str, Any] = json.loads((bundle / "configs" / "inference.json").read_text())
+    config["network_def"] = {"_target_": "support.label_networks.BrightnessNet", "dropout": 0.0}
+    config |= {"image_size": None, "patch_size": [128, 128]}
+    (bundle / "configs" / "inference.json").write_text(json.dumps(config))
+    torch.save(BrightnessNet().state_dict(), bundle / "models" / "model.pt")
+    variables = {
+        "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}",
+        "MONAI_LABEL_DICOMWEB_CACHE_PATH": str(root / "cache"),
+    }
+    with Orthanc(root / "orthanc") as archive:
+        files = [*series, data_root / "dicom_samples" / "fundus_op8.dcm"]
+        DICOMwebClient(archive.dicomweb).store_instances([pydicom.dcmread(path) for path in files])
+        with LabelServer(archive.dicomweb, [bundle], root / "app", variables=variables) as running:
+            yield running
+
+
+def test_a_bundle_that_is_run_from_the_panel_fills_the_right_voxels(
+    server: LabelServer, series: list[Path], tmp_path: Path
+) -> None:
+    headers = [pydicom.dcmread(path) for path in series]
+    dense = np.stack([header.pixel_array for header in headers]) >= WINDOW[0]
+
+    result = run_panel(server.url, headers[0].StudyInstanceUID, SSR.folder_name, tmp_path / "ct.png")
+
+    assert result.status == 200
+    assert {urlsplit(address).hostname for address in result.elsewhere} <= {"fonts.googleapis.com"}
+    assert result.labelmap is not None
+    columns, rows, depth = result.labelmap["dimensions"]
+    assert (depth, rows, columns) == dense.shape
+    found = np.array(result.labelmap["slices"])
+    expected = dense.sum(axis=(1, 2))
+    # the window has DICOM's shift of half a unit, and values stand at the border itself
+    assert np.abs(found - expected).max() <= 0.02 * expected.max()
+    assert np.corrcoef(found, expected[::-1])[0, 1] < np.corrcoef(found, expected)[0, 1]
+
+
+def test_the_panel_asks_for_no_mask_of_a_photograph(server: LabelServer, data_root: Path, tmp_path: Path) -> None:
+    """Its mode wants a volume; docs/monai-label.md says so, and this notices when it no longer holds."""
+    study = pydicom.dcmread(data_root / "dicom_samples" / "fundus_op8.dcm").StudyInstanceUID
+
+    result = run_panel(server.url, study, SSR.folder_name, tmp_path / "fundus.png", answer_within=20)
+
+    assert result.status == 0
+    assert not (result.labelmap and result.labelmap["counts"].keys() - {"0"})

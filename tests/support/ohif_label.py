@@ -1,0 +1,71 @@
+"""The OHIF that MONAI Label brings along, in headless Chromium."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+__all__ = ["PanelResult", "run_panel"]
+
+_SCRIPT = Path(__file__).with_name("ohif_label_shot.js")
+
+
+@dataclass(frozen=True)
+class PanelResult:
+    """What the page did.
+
+    Attributes:
+        status: of the answer to its request for a mask; 0 when none came.
+        labelmap: ``dimensions``, ``counts`` of values, foreground voxels of each of its ``slices``, ``origin``; None
+            when the viewer has no labelmap.
+        problems: errors that the page logged or raised.
+        elsewhere: addresses outside this computer that it asked for.
+    """
+
+    status: int
+    labelmap: dict[str, Any] | None
+    problems: tuple[str, ...]
+    elsewhere: tuple[str, ...]
+
+
+def run_panel(
+    server: str, study: str, bundle: str, picture: Path, *, patience: float = 5, answer_within: float = 180
+) -> PanelResult:
+    """Open a study, connect the panel, run a bundle, and write a picture of the window; skip without a browser.
+
+    Args:
+        server: address of MONAI Label.
+        study: its UID.
+        bundle: name of the bundle; an empty one only opens the study.
+        picture: the PNG file.
+        patience: seconds for the first images.
+        answer_within: seconds to wait for the mask.
+    """
+    node, chromium = shutil.which("node"), shutil.which(os.environ.get("CHROMIUM") or "chromium")
+    modules = os.environ.get("NODE_PATH", "")
+    if node is None or chromium is None or not (Path(modules) / "playwright-core").exists():
+        pytest.skip("no browser: apt-get install chromium nodejs npm; npm i playwright-core, and set NODE_PATH")
+    job = {
+        "server": server,
+        "study": study,
+        "bundle": bundle,
+        "picture": str(picture),
+        "patience": patience * 1000,
+        "answer_within": answer_within * 1000,
+        "chromium": chromium,
+        "is_root": os.geteuid() == 0,
+        "width": 1500,
+        "height": 900,
+    }
+    done = subprocess.run([node, str(_SCRIPT)], input=json.dumps(job), capture_output=True, text=True, timeout=600)
+    if done.returncode != 0:
+        pytest.fail(f"the page of MONAI Label failed: {done.stderr[-3000:]}")
+    found = json.loads(done.stdout)
+    return PanelResult(found["status"], found["shown"], tuple(found["problems"]), tuple(found["elsewhere"]))
