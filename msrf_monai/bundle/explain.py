@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from msrf_monai.bundle.artifacts import examine_artifact, extra_files
+from msrf_monai.bundle.config_ids import last_of, macro_file, walk
 from msrf_monai.bundle.expressions import (
     expression_problems,
     expression_tree,
     full_name,
     imported_names,
-    target_problems,
 )
-from msrf_monai.bundle.lint import last_of, macro_file, parse_json, walk
+from msrf_monai.bundle.lint import parse_json
 from msrf_monai.bundle.logging_conf import check_logging
-from msrf_monai.bundle.permitted import UNSAFE_PARTS
+from msrf_monai.bundle.targets import is_unsafe_short, target_problems
 from msrf_monai.bundle.tree import bundle_files, links
 from msrf_monai.errors import ConfigError, MissingExtraError
 from msrf_monai.optional import require
@@ -191,7 +191,7 @@ def _target(value: object, place: str) -> Item:
     is_name = re.fullmatch(r"[\w.]+", text) is not None
     module = text.partition(".")[0] if is_name and "." in text else "monai" if is_name else "computed when it runs"
     if is_name and "." not in text:  # MONAI finds a short name in its own modules
-        runs = ("a name that loads, writes or runs things",) if text in UNSAFE_PARTS else ()
+        runs = ("a name that loads, writes or runs things",) if is_unsafe_short(text) else ()
         return Item("target", text, module, place, runs)
     return Item("target", text, module, place, tuple(target_problems(value)))
 

@@ -1,4 +1,4 @@
-"""What a config's ``_target_`` names and ``$`` expressions may use: an allow list, by the syntax tree alone."""
+"""What a config's ``$`` expressions may use: an allow list, by the syntax tree alone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,16 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 
-from msrf_monai.bundle.permitted import MODULES, ROOTS, UNSAFE_PARTS, is_module, is_permitted, is_target
+from msrf_monai.bundle.permitted import (
+    HARMLESS_BUILTINS,
+    MODULES,
+    ROOTS,
+    UNSAFE_PARTS,
+    is_module,
+    is_permitted,
+    missing_package,
+)
+from msrf_monai.bundle.targets import target_problems, unknown
 
 __all__ = [
     "PICKLE_OPTIONS",
@@ -19,7 +28,6 @@ __all__ = [
     "full_name",
     "imported_names",
     "personal_path",
-    "target_problems",
 ]
 
 PICKLE_OPTIONS = frozenset({"weights_only", "allow_pickle", "pickle_module"})
@@ -27,10 +35,6 @@ PICKLE_OPTIONS = frozenset({"weights_only", "allow_pickle", "pickle_module"})
 
 NO_ALIASES: Mapping[str, str] = MappingProxyType({})
 _GIVEN = MappingProxyType({"np": "numpy"})
-_BUILTINS = """
-abs all any bool dict divmod enumerate filter float frozenset int isinstance iter len list map max min next pow
-print range reversed round set slice sorted str sum tuple zip
-"""
 _LONGEST = 300
 # MONAI puts references in before Python sees the text, also within quotes, and takes "#" for "::".
 _REFERENCE = re.compile(r"@\w*(?:::\w*)*")
@@ -55,15 +59,6 @@ def climbing_path(text: str) -> bool:
 def personal_path(text: str) -> bool:
     """Say whether a text holds a folder of one user or one machine."""
     return bool(_PERSONAL.search(text))
-
-
-def target_problems(target: object) -> list[str]:
-    """List what is wrong with a ``_target_``: not below a permitted package, or a name that loads or runs things."""
-    if isinstance(target, str) and is_target(target):
-        return []
-    if not isinstance(target, str) or not target.startswith(tuple(f"{root}." for root in ROOTS)):
-        return [f"_target_ {target!r} must be a dotted name under {', '.join(ROOTS)}"]
-    return [f"_target_ {target!r} loads, writes or runs what a config must not; use a component of the package"]
 
 
 def imported_names(value: str) -> dict[str, str]:
@@ -166,7 +161,7 @@ def _name(name: str, has_attribute: bool, known: Mapping[str, str]) -> list[str]
         return []
     if name.startswith("__"):
         return [f"the expression uses {name}"]
-    if hasattr(builtins, name) and name not in _BUILTINS.split() and name not in known:
+    if hasattr(builtins, name) and name not in HARMLESS_BUILTINS and name not in known:
         return [f"the expression calls {name}()"]
     full = known.get(name, name)
     if name in UNSAFE_PARTS and full not in MODULES:
@@ -186,6 +181,8 @@ def _attribute(node: ast.Attribute, is_inner: bool, known: Mapping[str, str]) ->
     name = full_name(node, known)
     if is_inner or name.partition(".")[0] not in MODULES or is_permitted(name):
         return problems
+    if missing := missing_package(name):
+        return [*problems, unknown(f"{name} in the expression", missing)]
     if is_module(name):
         return [*problems, f"the expression hands on the module {name}"]
     return [*problems, f"the expression uses {name}; make it a function of the package"]

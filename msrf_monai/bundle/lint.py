@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from msrf_monai.bundle.config_ids import DEEPEST, depth_of, last_of, macro_file, normal_id, walk
 from msrf_monai.bundle.expressions import (
     NO_ALIASES,
     PICKLE_OPTIONS,
@@ -17,8 +18,8 @@ from msrf_monai.bundle.expressions import (
     expression_problems,
     imported_names,
     personal_path,
-    target_problems,
 )
+from msrf_monai.bundle.targets import helper_problems, target_problems, wholeness_problems
 from msrf_monai.errors import ConfigError
 
 __all__ = [
@@ -43,11 +44,9 @@ _URL = re.compile(r"^([A-Za-z][\w+.-]*)://")
 _NAME = re.compile(r"^[a-z][a-z0-9]*(_[a-z0-9]+)+_segmentation$")
 # MONAI Label guesses the task from these words in the folder's name, and tries them before "segmentation".
 _TASK_WORDS = ("detection", "deepedit", "deepgrow")
-_DEEPEST = 100
 _FEW = 3  # more short names than these are one problem, so that others are seen beside them
 _MODES = ("default", "callable")
-_SEVERAL = "+"  # the one sign of MONAI's that may begin a key: append to, instead of replace
-_MACRO_FILE = re.compile(r".*\.(?:json|yaml|yml)(?=::|$)", re.IGNORECASE)
+_HELPERS = ("reader", "writer", "merger_cls")
 # They turn the direction of text, or cannot be seen.
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
 
@@ -81,8 +80,8 @@ def parse_json(text: str, name: str) -> dict[str, Any]:
         content = json.loads(text, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{name} cannot be read as JSON: {error}") from error
-    if depth_of(content) > _DEEPEST:
-        raise ConfigError(f"{name} is nested deeper than {_DEEPEST} levels")
+    if depth_of(content) > DEEPEST:
+        raise ConfigError(f"{name} is nested deeper than {DEEPEST} levels")
     if not isinstance(content, dict):
         raise ConfigError(f"{name} holds a {type(content).__name__}, and a JSON object was expected")
     return content
@@ -154,47 +153,12 @@ def lint_content(config: Mapping[str, Any], aliases: Mapping[str, str] = NO_ALIA
             found = [problem for key in value for problem in _key(key)]
             ends = {last_of(key): item for key, item in value.items()}
             found += _component(ends, says_targets=name not in short or len(short) <= _FEW)
+            found += wholeness_problems(name, value)
         elif isinstance(value, str):
             found = expression_problems(value, known) if value.startswith("$") else _text(value)
         found += _by_id(normal_id(name), value)
         problems += [f"{name}: {problem}" for problem in found]
     return problems
-
-
-def walk(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield each value of a config with its id, containers before what they hold."""
-    yield name or "top level", value
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from walk(item, f"{name}::{key}" if name else str(key))
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from walk(item, f"{name}::{index}")
-
-
-def depth_of(content: Any) -> int:
-    """Return how many containers stand within each other, counted no further than what is allowed."""
-    level, depth = [content], 0
-    while depth <= _DEEPEST and (level := [each for each in level if isinstance(each, Mapping | list)]):
-        level = [item for each in level for item in (each.values() if isinstance(each, Mapping) else each)]
-        depth += 1
-    return depth
-
-
-def normal_id(name: str) -> str:
-    """Return a config's id as MONAI takes it: with ``::`` between the parts and without the sign for appending."""
-    return "::".join(part.removeprefix(_SEVERAL) for part in name.replace("#", "::").split("::"))
-
-
-def last_of(key: str) -> str:
-    """Return the last part of a key, which may be a whole id in an overlay: ``_target_`` of ``a::b::_target_``."""
-    return normal_id(key).rpartition("::")[2]
-
-
-def macro_file(value: str) -> str:
-    """Return the file that a macro, a text that begins with ``%``, takes its value from; "" for the config itself."""
-    found = _MACRO_FILE.match(value.removeprefix("%").replace("#", "::"))
-    return found[0] if found else ""
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -267,6 +231,8 @@ def _component(value: Mapping[str, Any], *, says_targets: bool) -> list[str]:
         problems += _keys(value["keys"], allow_derived=value.get("_target_") == _DROPS_DERIVED)
     if "_mode_" in value and value["_mode_"] not in _MODES:
         problems.append(f"_mode_ is {value['_mode_']!r}; only {' and '.join(_MODES)} may stand, others open a debugger")
+    for key in _HELPERS:
+        problems += helper_problems(key, value[key]) if value.get(key) is not None else []
     if value.get("lazy"):
         problems.append("lazy resampling ignores the mode of each key and spoils masks; leave it out")
     problems += [
