@@ -7,6 +7,7 @@ all computers must have the inputs, the bundle and the result folder under the s
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import threading
@@ -20,13 +21,17 @@ from typing import Any
 from msrf_monai.clinical.execution.messages import Message, decode, encode
 from msrf_monai.clinical.execution.worker_work import serve
 from msrf_monai.clinical.execution.workplace import Worker
-from msrf_monai.errors import EngineError
+from msrf_monai.errors import ConfigError, EngineError
 from msrf_monai.optional import require
 
 __all__ = ["ACTOR", "RayCluster", "RayWorker", "WorkerActor"]
 
+_LOGGER = logging.getLogger(__name__)
+
 _NEWS_SECONDS = 30.0
 """How long an actor waits for something to tell before it says that there is nothing."""
+_ROOM_SECONDS = 60.0
+"""After so long without any news it is said how many workers have not begun."""
 _PATIENCE = 10.0
 """Seconds that the end of an actor may take."""
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -43,6 +48,7 @@ class WorkerActor:
     def __init__(self, setup: bytes, folder: str) -> None:
         with suppress(OSError):  # without it only a run with relative paths fails, and says so
             os.chdir(folder)
+        _print_nowhere()
         self._told: SimpleQueue[Message] = SimpleQueue()
         self._news: SimpleQueue[bytes] = SimpleQueue()
         self._told.put(decode(setup))
@@ -82,7 +88,10 @@ class WorkerActor:
         self._news.put(encode(message))
 
     def _serve(self) -> None:
-        serve(self)
+        try:
+            serve(self)
+        except BaseException:
+            os._exit(1)  # a thread that ended silently would be waited for; that the actor died is heard
 
 
 ACTOR: type[WorkerActor] = WorkerActor
@@ -126,8 +135,10 @@ class RayWorker(Worker):
     def kill(self) -> None:
         """End it at once, and wait until it is gone."""
         self._ray.kill(self._actor, no_restart=True)
-        with suppress(self._ray.exceptions.RayError):
-            self._ray.get(self.pending, timeout=_PATIENCE)
+        # what it still has to tell comes first, then the error that tells of its end
+        for ending in (self.pending, self._listen()):
+            with suppress(self._ray.exceptions.RayError):
+                self._ray.get(ending, timeout=_PATIENCE)
         self._end = self._end or "killed"
 
     @property
@@ -146,6 +157,7 @@ class RayWorker(Worker):
             self._heard.extend(map(decode, self._ray.get(self.pending)))
         except self._ray.exceptions.RayError as error:
             self._end = type(error).__name__  # its text speaks of computers and processes
+            self.kill()  # it may merely be out of reach, and what it had in work goes to another one now
         else:
             self.pending = self._listen()
 
@@ -154,13 +166,14 @@ class RayCluster:
     """A cluster, or this computer when no address is given.
 
     Args:
-        address: of a running cluster, ``"host:port"``, or ``"auto"`` on one of its computers; None starts Ray here,
-            reachable from nowhere else, for as long as the run takes.
+        address: of a running cluster, ``"host:port"``, or ``"auto"`` on one of its computers; None starts Ray here for
+            as long as the run takes, or takes the one that this process uses already.
         on_gpus: the network may run on GPUs: each worker then has one, where the cluster has any.
 
     Raises:
         MissingExtraError: when Ray is not installed.
         EngineError: when the cluster cannot be reached, or Ray cannot start here.
+        ConfigError: when this process uses Ray already, and an address is given.
     """
 
     def __init__(self, address: str | None = None, *, on_gpus: bool = False) -> None:
@@ -168,32 +181,39 @@ class RayCluster:
         self._ray = require("ray", "scale")
         self._is_ours = not self._ray.is_initialized()
         if self._is_ours:
-            quiet = {"include_dashboard": False} if address is None else {}
-            here = {"_node_ip_address": "127.0.0.1"} if address is None else {"address": address}
-            try:
-                _knock(address)
-                self._ray.init(log_to_driver=False, logging_level="ERROR", **quiet, **here)
-            except (ConnectionError, ValueError, RuntimeError, OSError) as error:
-                raise EngineError(
-                    f"Ray cannot be used at {address or 'this computer'} ({type(error).__name__}); check the address, "
-                    "or run with the engine local"
-                ) from error
-        self._resources: dict[str, float] = self._ray.cluster_resources()
-        self._gpus = int(self._resources.get("GPU", 0)) if on_gpus else 0
+            self._join(address)
+        elif address is not None:
+            raise ConfigError(f"this process uses Ray already; leave out the address {address}, or end that Ray before")
+        alive = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        self._gpus = int(sum(node.get("GPU", 0) for node in alive)) if on_gpus else 0
+        self._places = [node for node in alive if node.get("GPU", 0)] if self._gpus else alive
 
     def count(self, asked: int) -> int:
         """Return what is asked for, else one for each GPU, or for each computer of a cluster without."""
-        return asked or self._gpus or max(1, sum(bool(node["Alive"]) for node in self._ray.nodes()))
+        return asked or self._gpus or max(1, len(self._places))
 
     def threads(self, count: int) -> int:
-        """Return an equal part of the cluster's processors, at least 1."""
-        return max(1, int(self._resources.get("CPU", 1)) // count)
+        """Return an equal part of the processors of the computers that workers can be on, at least 1."""
+        return max(1, min(sum(self._processors) // count, self._room))
+
+    @property
+    def _processors(self) -> list[int]:
+        return [int(node.get("CPU", 0)) for node in self._places] or [1]
+
+    @property
+    def _room(self) -> int:
+        """Processors of the largest computer; an actor that asks for more would never begin."""
+        return max(1, *self._processors)
 
     def begin(self, setup: Message, threads: int) -> RayWorker:
         """Begin an actor."""
         environment = dict.fromkeys(_THREADS, str(threads))
         actor = self._ray.remote(concurrency_groups={"told": 1, "news": 1})(ACTOR)
-        options = {"num_cpus": threads, "num_gpus": 1 if self._gpus else 0, "runtime_env": {"env_vars": environment}}
+        options = {
+            "num_cpus": min(threads, self._room),
+            "num_gpus": 1 if self._gpus else 0,
+            "runtime_env": {"env_vars": environment},
+        }
         # the only GPU that an actor sees is its own
         message = encode({**setup, "worker": 0} if self._gpus else setup)
         return RayWorker(self._ray, actor.options(**options).remote(message, str(Path.cwd())))
@@ -204,13 +224,39 @@ class RayCluster:
             found = [worker for worker in workers if worker.has_news()]
             if found or not workers:
                 return found
-            self._ray.wait([worker.pending for worker in workers], num_returns=1)
+            pending = [worker.pending for worker in workers]
+            if not self._ray.wait(pending, num_returns=1, timeout=_ROOM_SECONDS)[0]:
+                waiting = sum(not worker.is_ready for worker in workers)
+                _LOGGER.warning("%d of %d workers still wait for room in the cluster, or load", waiting, len(workers))
+
+    def _join(self, address: str | None) -> None:
+        own: dict[str, Any] = {"address": "local", "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+        if address is None:
+            os.environ.setdefault("RAY_AUTH_MODE", "token")  # its ports are open to other computers, and ask for it
+        try:
+            _knock(address)
+            self._ray.init(
+                log_to_driver=False, logging_level="ERROR", **(own if address is None else {"address": address})
+            )
+        except (self._ray.exceptions.RayError, ConnectionError, ValueError, RuntimeError, OSError) as error:
+            raise EngineError(
+                f"Ray cannot be used at {address or 'this computer'} ({type(error).__name__}); check the address, "
+                "or run with the engine local"
+            ) from error
 
     def close(self) -> None:
         """End Ray, if it was started here."""
         if self._is_ours:
             self._is_ours = False
             self._ray.shutdown()
+
+
+def _print_nowhere() -> None:
+    """Let what a bundle or a decoder prints vanish: Ray would keep it in files, and it may quote an input."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
 
 
 def _knock(address: str | None) -> None:

@@ -91,22 +91,22 @@ class WorkerPool(Closing):
         self, bundle: Path, settings: RunOptions, results: Path, *, workplace: Workplace | None = None
     ) -> None:
         self._workplace: Workplace = Processes() if workplace is None else workplace
-        self.count = self._workplace.count(settings.num_workers)
-        self._threads = worker_threads(settings, self._workplace, self.count)
-        self.readers = settings.readers or (2 if self._threads >= 4 else 1)
-        """Threads that read in each worker."""
         self._workers: dict[int, Worker] = {}
         self._identity: _Identity | None = None
         self._failed_starts = 0
-        self._setup: Message = {
-            "bundle": str(bundle),
-            "results": str(results),
-            "options": options_message(settings),
-            "threads": self._threads,
-            "readers": self.readers,
-            "log_level": logging.getLogger("msrf_monai").getEffectiveLevel(),
-        }
         try:
+            self.count = self._workplace.count(settings.num_workers)
+            self._threads = worker_threads(settings, self._workplace, self.count)
+            self.readers = settings.readers or (2 if self._threads >= 4 else 1)
+            """Threads that read in each worker."""
+            self._setup: Message = {
+                "bundle": str(bundle),
+                "results": str(results),
+                "options": options_message(settings),
+                "threads": self._threads,
+                "readers": self.readers,
+                "log_level": logging.getLogger("msrf_monai").getEffectiveLevel(),
+            }
             # all need the same exported network: the first one makes it, and the others find it in the user's cache
             is_exported = settings.backend not in ("eager", "torchscript")
             self.fill(1 if is_exported else self.count)

@@ -123,7 +123,7 @@ def test_a_killed_actor_loses_and_doubles_nothing(tmp_path: Path) -> None:
     assert result_bytes(tmp_path / "out") == result_bytes(tmp_path / "undisturbed")
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 @pytest.mark.usefixtures("cluster")
 def test_an_input_that_brings_actors_down_is_named_and_the_rest_is_done(tmp_path: Path) -> None:
     inputs = good_pictures(tmp_path / "in", 4)
@@ -146,7 +146,7 @@ def test_an_error_that_ends_a_worker_ends_the_run_in_its_words(tmp_path: Path) -
         predict(bundle, good_pictures(tmp_path / "in", 1), tmp_path / "out", engine="ray", num_workers=1, **OPTIONS)
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_a_run_starts_ray_by_itself_and_ends_it(tmp_path: Path) -> None:
     inputs, bundle = good_pictures(tmp_path / "in", 2), stub_bundle(tmp_path / "bundle")
     options = {"outputs": ["mask"], "report": False, "engine": "ray", "num_workers": 2, "num_threads": 1}
@@ -173,6 +173,22 @@ def test_a_cluster_that_is_not_there_is_one_sentence(tmp_path: Path, address: st
 
     with pytest.raises(EngineError, match="Ray cannot be used at"):
         predict(stub_bundle(tmp_path / "b"), tmp_path, tmp_path / "out", engine="ray", ray_address=address, **OPTIONS)
+
+
+def test_threads_of_an_actor_fit_on_one_computer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four computers of 8 processors: one worker cannot have 32 of them."""
+    nodes = [{"Alive": True, "Resources": {"CPU": 8.0, "GPU": 2.0 * (number < 2)}} for number in range(4)]
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "nodes", lambda: [*nodes, {"Alive": False, "Resources": {"CPU": 64.0}}])
+
+    plain, on_gpus = ray_workers.RayCluster(), ray_workers.RayCluster(on_gpus=True)
+
+    assert [plain.threads(count) for count in (1, 2, 8, 100)] == [8, 8, 4, 1]
+    assert (plain.count(0), plain.count(3)) == (4, 3)
+    assert [on_gpus.threads(count) for count in (1, 4)] == [8, 4]
+    assert on_gpus.count(0) == 4
+    with pytest.raises(ConfigError, match="uses Ray already"):
+        ray_workers.RayCluster("127.0.0.1:6379")
 
 
 def test_options_that_make_no_sense_are_refused() -> None:

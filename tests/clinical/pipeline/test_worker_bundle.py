@@ -1,4 +1,4 @@
-"""A real bundle in worker processes, by the program itself."""
+"""A real bundle in worker processes and in Ray, by the program itself."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BUNDLE = "bundles/msrf_net_polyp_segmentation"
 
 
 @pytest.mark.slow
-def test_a_real_bundle_gives_the_same_bytes_in_workers(repository: Path, tmp_path: Path) -> None:
+def test_a_real_bundle_gives_the_same_bytes_in_workers_and_actors(repository: Path, tmp_path: Path) -> None:
     """A network of tiny width with weights of its own; one that does not fit is refused with the loader's sentence."""
     import torch
 
@@ -38,13 +38,16 @@ def test_a_real_bundle_gives_the_same_bytes_in_workers(repository: Path, tmp_pat
         return subprocess.run([*command, "--output", str(tmp_path / name), *words], capture_output=True, text=True)
 
     here, there = run("here"), run("there", "--num-workers", "2")
+    cluster = run("cluster", "--num-workers", "1", "--engine", "ray")
     wrong = run("wrong", "--num-workers", "1", "--set", "network_def::features=4")
 
-    counted = [json.loads(done.stdout) for done in (here, there)]
-    assert counted[0]["done"] == counted[1]["done"] == 6, there.stderr
-    expected, found = result_bytes(tmp_path / "here"), result_bytes(tmp_path / "there")
-    assert found.keys() == expected.keys()
-    assert {name for name in expected if found[name] != expected[name]} <= {"report.html", "summary.csv"}
+    counted = [json.loads(done.stdout)["done"] for done in (here, there, cluster)]
+    assert counted == [6, 6, 6], there.stderr + cluster.stderr
+    expected = result_bytes(tmp_path / "here")
+    for name in ("there", "cluster"):
+        found = result_bytes(tmp_path / name)
+        assert found.keys() == expected.keys()
+        assert {path for path in expected if found[path] != expected[path]} <= {"report.html", "summary.csv"}
     assert wrong.returncode == 2
     assert "model.pt" in json.loads(wrong.stdout)["error"]
     assert "worker" not in json.loads(wrong.stdout)["error"]
