@@ -1,8 +1,9 @@
 """Clinical batch prediction with the polyp bundle: what a run costs beside its network, its start, its memory.
 
 ratio    ``msrf_monai.clinical.predict`` on pictures of 1280 x 1024 against the same predictor's ``infer`` on the same
-         pictures, prepared beforehand: wall and CPU time, in one process. Half of the pure inference is timed before
-         the run and half after it, so that the load of a shared machine meets both. The target is 1.15.
+         pictures, prepared beforehand: wall and CPU time, in one process. The pictures are done in rounds, each a run
+         between two halves of the pure inference, so that the load of a shared machine, whose speed changes by a third
+         within minutes, meets both. The target is 1.15.
 startup  From the start of the program to the first line of an input in ``manifest.jsonl``, and how that splits into
          importing, loading the weights (exporting the network, where a backend needs that) and the first picture.
 memory   Peak memory of ``msrf-monai predict`` on 100, 1,000 and 5,000 small pictures with a network of one
@@ -49,6 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--images", type=int, default=200, help="pictures of 1280 x 1024 for the ratio")
+    parser.add_argument("--rounds", type=int, default=10, help="runs that the pictures of the ratio are divided among")
     parser.add_argument("--backends", nargs="+", default=["eager", "openvino"])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--features", type=int, default=32, help="width of the network; 32 is published")
@@ -89,7 +91,8 @@ def report_ratio(options: argparse.Namespace) -> None:
         print(
             "  stages, mean ms a picture: "
             + ", ".join(f"{stage} {1e3 * seconds:.0f}" for stage, seconds in found["stages"].items())
-            + f"; after the last line {1e3 * found['ending']:.0f} ms in all",
+            + f"; after the last line {1e3 * found['ending']:.0f} ms in all\n  ratio of each round: "
+            + " ".join(f"{ratio:.2f}" for ratio in sorted(found["ratios"])),
             flush=True,
         )
 
@@ -132,7 +135,16 @@ def report_memory(options: argparse.Namespace) -> None:
 def in_own_process(options: argparse.Namespace, what: str, backend: str = "eager") -> Any:
     """Measure one thing in a fresh process."""
     line = [sys.executable, __file__, "--one", what, "--backends", backend, "--folder", str(options.folder)]
-    line += ["--threads", str(options.threads), "--features", str(options.features), "--images", str(options.images)]
+    line += [
+        "--rounds",
+        str(options.rounds),
+        "--threads",
+        str(options.threads),
+        "--features",
+        str(options.features),
+        "--images",
+        str(options.images),
+    ]
     environment = {**os.environ, STARTED: str(time.time())}
     done = subprocess.run(line, capture_output=True, text=True, env=environment)
     if done.returncode:
@@ -250,35 +262,50 @@ def loaded(options: argparse.Namespace) -> Any:
 
 def measured_ratio(options: argparse.Namespace) -> dict[str, Any]:
     """Time the network alone and a whole run with the same predictor."""
-    from msrf_monai.clinical import predict
     from msrf_monai.clinical.ledger import read_manifest
     from msrf_monai.clinical.reading import open_case
+    from msrf_monai.runtime import tune_allocator
 
+    tune_allocator()  # as the command does, whose process this one stands for
     predictor = loaded(options)
     paths = sorted((options.folder / "pictures").iterdir())[: options.images]
-    items = [predictor.prepare(open_case(path), 0) for path in paths]
-    for item in items[:2]:
+    per_round = max(1, len(paths) // options.rounds)
+    rounds = [paths[first : first + per_round] for first in range(0, len(paths), per_round)]
+    for item in [predictor.prepare(open_case(path), 0) for path in paths[:2]]:
         predictor.infer(item)
-    half = len(items) // 2
-    before = clocked(lambda: [predictor.infer(item)["seconds"] for item in items[:half]])
-    output = options.folder / f"ratio{time.time_ns()}"
-    watch = Watch()
-    run = clocked(lambda: predict(predictor, paths, output, observer=watch))
-    ending = time.perf_counter() - watch.last
-    after = clocked(lambda: [predictor.infer(item)["seconds"] for item in items[half:]])
-    entries = read_manifest(output).entries
+    found = [
+        timed_round(predictor, part, options.folder / f"ratio{time.time_ns()}-{number}", read_manifest)
+        for number, part in enumerate(rounds)
+    ]
+    entries = [entry for each in found for entry in each["entries"]]
     if [entry.state for entry in entries] != ["done"] * len(paths):
         raise SystemExit("some pictures were not predicted")
     stages = {
         stage: statistics.fmean(entry.timings[stage] for entry in entries) for stage in ("read", "predict", "write")
     }
+    sums = {key: sum(each[key] for each in found) for key in ("run_wall", "run_cpu", "pure_wall", "pure_cpu", "ending")}
+    return {**sums, "stages": stages, "ratios": [each["run_wall"] / each["pure_wall"] for each in found]}
+
+
+def timed_round(predictor: Any, paths: list[Path], output: Path, read_manifest: Any) -> dict[str, Any]:
+    """Time a run on a few pictures between two halves of pure inference on the same ones."""
+    from msrf_monai.clinical import predict
+    from msrf_monai.clinical.reading import open_case
+
+    items = [predictor.prepare(open_case(path), 0) for path in paths]
+    half = len(items) // 2
+    before = clocked(lambda: [predictor.infer(item)["seconds"] for item in items[:half]])
+    watch = Watch()
+    run = clocked(lambda: predict(predictor, paths, output, observer=watch))
+    ending = time.perf_counter() - watch.last
+    after = clocked(lambda: [predictor.infer(item)["seconds"] for item in items[half:]])
     return {
         "run_wall": run[0],
         "run_cpu": run[1],
         "pure_wall": before[0] + after[0],
         "pure_cpu": before[1] + after[1],
-        "stages": stages,
         "ending": ending,
+        "entries": read_manifest(output).entries,
     }
 
 
