@@ -27,7 +27,6 @@ _SETTINGS_BYTES = 1 << 20
 """What OpenSlide reads of a text file at most."""
 _MOST_DOUBLINGS = 30
 _VMS_FILES = ("ImageFile", "MapFile", "MacroImage")
-_LINE = re.compile(r"([^=]*?)\s*=\s*(.*?)\s*")
 
 
 @dataclass(frozen=True)
@@ -168,9 +167,9 @@ def _values(text: bytes) -> Iterator[tuple[str, str]]:
     """Yield every key and value of a settings file, whatever section it is in: if one is given twice, both count."""
     for line in text.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape").splitlines():
         stripped = line.strip()
-        found = _LINE.fullmatch(stripped)
-        if found and not stripped.startswith(("#", "[")):
-            yield found[1], found[2]
+        key, equals, value = stripped.partition("=")
+        if equals and not stripped.startswith(("#", "[")):
+            yield key.rstrip(), value.lstrip()
 
 
 def _bounded(values: Iterable[tuple[str, str]], key: str, most: int) -> int:

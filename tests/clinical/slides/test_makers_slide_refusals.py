@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +114,31 @@ def test_hamamatsu_settings_that_lead_out_or_claim_too_much_are_refused(
     write_vms(tmp_path / "v.vms", [[PICTURE]], **changes)
 
     assert refusal(tmp_path / "v.vms") == code
+
+
+@pytest.fixture
+def _alarm() -> Iterator[None]:
+    """End a test that takes 20 s of processor time; what it does takes less than one."""
+
+    def stop(*_: object) -> None:
+        raise TimeoutError("the settings are not read in time")
+
+    before = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, 20)
+    yield
+    signal.setitimer(signal.ITIMER_PROF, 0)
+    signal.signal(signal.SIGPROF, before)
+
+
+@pytest.mark.usefixtures("_alarm")
+@pytest.mark.parametrize("line", ["{}x", "x{}x", "x{}=1", "x={}1{}1"], ids=["first", "within", "key", "value"])
+def test_long_runs_of_blanks_in_settings_are_read_in_time(tmp_path: Path, line: str) -> None:
+    blanks = " " * ((1 << 20) // 2 - 2000)
+    line = line.format(blanks, blanks)
+    write_mirax(tmp_path / "m.mrxs", PICTURE, settings={"INDEXFILE = Index.dat": f"{line}\nINDEXFILE = ../x"})
+    write_vms(tmp_path / "v.vms", [[PICTURE]], **{f"{line}\nMapFile": "../x"})
+
+    assert refusal(tmp_path / "m.mrxs") == refusal(tmp_path / "v.vms") == "bad_header"
 
 
 def test_settings_of_absurd_length_are_refused(tmp_path: Path) -> None:
