@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from msrf_monai.clinical.writing.segments import COLOURS
+from msrf_monai.label.guard import guarded
 from msrf_monai.label.polygons import annotation_of
 from msrf_monai.optional import require
 
@@ -81,6 +82,10 @@ class BundleAppMixin:
             "latencies": said.get("latencies"),
         }
         return {"file": _polygon_file(answer, request.get("output") or "dsa"), "params": answer}
+
+    def init_datastore(self) -> Any:
+        """Refuse ids and tags that lead out of the folder of images; see ``msrf_monai.label.guard``."""
+        return guarded(super().init_datastore())  # type: ignore[misc]
 
     def init_remote_datastore(self) -> Any:
         """Give each series by its file in the cache, and leave no other copy of it behind.

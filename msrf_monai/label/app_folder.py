@@ -6,16 +6,16 @@ import json
 import os
 import shlex
 import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from msrf_monai.bundle.package import packaged_files
 from msrf_monai.errors import EngineError
-from msrf_monai.files import write_text
+from msrf_monai.files import storing, write_text
 from msrf_monai.label.environment import Environment
 
-__all__ = ["STOCK", "AppFolder", "stock_command"]
+__all__ = ["STOCK", "AppFolder", "bundle_version", "running_environment"]
 
 STOCK = "monaibundle"
 """Name of MONAI Label's app for bundles."""
@@ -31,7 +31,7 @@ from msrf_monai.label.app import BundleAppMixin
 class BundleApp(BundleAppMixin, stock.MyApp, MONAILabelApp):
     """MONAI Label looks for a class whose direct base is MONAILabelApp."""
 '''
-_LEFT_OUT = shutil.ignore_patterns("eval", "__pycache__", ".*", "*.ts", "*.onnx")
+_NOT_STOCK = shutil.ignore_patterns("logs", "model", "__pycache__")
 
 
 class AppFolder:
@@ -67,34 +67,41 @@ class AppFolder:
             EngineError: when MONAI Label does not give its app.
             StorageError: when a file cannot be written.
         """
-        if not (self.root / "stock.py").is_file():
+        with storing(self.root):
+            # its logs and caches will hold patients' images and numbers
+            self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._take_stock_app(environment)
-        write_text(self.root / "main.py", _MAIN)
-        self._write_segmenter(environment)
-        return [note for bundle in bundles for note in self._copy(bundle)]
+            write_text(self.root / "main.py", _MAIN)
+            self._write_segmenter(environment)
+            return [*self._close(), *(note for bundle in bundles for note in self._copy(bundle))]
+
+    def _close(self) -> list[str]:
+        """Keep others out, also of a folder that was there before."""
+        if not self.root.stat().st_mode & 0o077:
+            return []
+        try:
+            self.root.chmod(0o700)
+        except PermissionError:
+            return [
+                f"other users of this computer may look into {self.root}, which is not yours to close; it will hold "
+                "images and patient numbers"
+            ]
+        return []
 
     def _take_stock_app(self, environment: Environment) -> None:
-        waiting = self.root.with_name(f".{self.root.name}.part")
+        """Lay MONAI Label's app anew at each start, so that it is that of the environment and nobody else's."""
+        stock = _stock_app(environment)
+        # inside the folder, which may be a file system of its own, or the only place that this user may write to
+        waiting = self.root / ".stock.part"
         shutil.rmtree(waiting, ignore_errors=True)
-        command = stock_command(environment, waiting)
-        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own words
-        if done.returncode:
-            said = (done.stdout + done.stderr).strip().splitlines()
-            raise EngineError(
-                f"MONAI Label did not give its app {STOCK}: {said[-1] if said else done.returncode}; make its "
-                "environment anew with msrf-monai label --make-environment"
-            )
-        taken = waiting / STOCK
-        (taken / "main.py").rename(taken / "stock.py")
-        # its logs and caches will hold patients' images and numbers
-        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        # stock.py last: it says that all others are there
-        for path in sorted(taken.iterdir(), key=lambda path: path.name == "stock.py"):
+        shutil.copytree(stock, waiting, ignore=_NOT_STOCK)
+        (waiting / "main.py").rename(waiting / "stock.py")
+        for path in sorted(waiting.iterdir()):
             target = self.root / path.name
-            if target.is_dir():
+            if target.is_dir() and not target.is_symlink():
                 shutil.rmtree(target)
             path.replace(target)
-        shutil.rmtree(waiting, ignore_errors=True)
+        waiting.rmdir()
 
     def _write_segmenter(self, environment: Environment) -> None:
         path = self.bin / "itkimage2segimage"
@@ -113,7 +120,7 @@ class AppFolder:
     def _copy(self, bundle: Path) -> list[str]:
         target = self.bundle(bundle.name)
         if target.is_dir():
-            theirs, ours = _version(bundle), _version(target)
+            theirs, ours = bundle_version(bundle), bundle_version(target)
             if theirs == ours:
                 return []
             return [
@@ -122,15 +129,12 @@ class AppFolder:
             ]
         waiting = target.with_name(f".{target.name}.part")
         shutil.rmtree(waiting, ignore_errors=True)
-        shutil.copytree(bundle, waiting, ignore=_LEFT_OUT)
+        root = bundle.resolve()
+        for path in packaged_files(root):
+            (waiting / path.relative_to(root)).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, waiting / path.relative_to(root))
         waiting.replace(target)
         return []
-
-
-def stock_command(environment: Environment, output: Path) -> list[str]:
-    """Return MONAI Label's own command that copies its app for bundles into a folder."""
-    start = [str(environment.python), "-m", "monailabel.main"]
-    return [*start, "apps", "--download", "--name", STOCK, "--output", str(output)]
 
 
 def running_environment() -> Environment:
@@ -138,9 +142,22 @@ def running_environment() -> Environment:
     return Environment(sys.prefix)
 
 
-def _version(bundle: Path) -> str:
+def bundle_version(bundle: Path) -> str:
+    """Return the version in a bundle's metadata, or nothing where it has none."""
     try:
         metadata = json.loads((bundle / "configs" / "metadata.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return ""
     return str(metadata.get("version", "")) if isinstance(metadata, dict) else ""
+
+
+def _stock_app(environment: Environment) -> Path:
+    """Return where pip put MONAI Label's app for bundles."""
+    for place in (environment.folder, environment.folder / "local"):
+        path = place / "monailabel" / "sample-apps" / STOCK
+        if (path / "main.py").is_file():
+            return path
+    raise EngineError(
+        f"the environment {environment.folder} holds no app {STOCK} of MONAI Label; make it anew with "
+        "msrf-monai label --make-environment"
+    )

@@ -15,7 +15,7 @@ from msrf_monai.label.options import LabelOptions, is_loopback, is_remote
 
 __all__ = ["FILES", "Launch", "launch_of", "warnings_of"]
 
-FILES = ("png", "jpg", "jpeg", "bmp", "tif", "tiff", "ppm", "webp", "dcm", "nii", "nii.gz", "nrrd")
+FILES = ("png", "jpg", "jpeg", "bmp", "tif", "tiff", "ppm", "webp", "dcm", "nii", "nii.gz")
 """Endings of the files in a folder that the server lists; each in small and in capital letters."""
 
 
@@ -60,6 +60,8 @@ def launch_of(options: LabelOptions, environment: Environment) -> Launch:
     # not the program monailabel: it takes whatever Python is on the PATH, and breaks paths with spaces
     command = [str(environment.python), "-m", "monailabel.main", "start_server"]
     command += ["--app", str(app.root), "--studies", studies, "--host", options.host, "--port", str(options.port)]
+    # MONAI Label lets the pages of every address send everything
+    command += ["--uvicorn_app", "msrf_monai.label.server:app"]
     for name, value in conf.items():
         command += ["--conf", name, value]
     return Launch(tuple(command), _variables(options, app, environment))
@@ -67,12 +69,18 @@ def launch_of(options: LabelOptions, environment: Environment) -> Launch:
 
 def warnings_of(options: LabelOptions) -> list[str]:
     """Return sentences on what the user may not have thought of."""
-    is_protected = os.environ.get("MONAI_LABEL_AUTH_ENABLE", "").lower() in ("1", "true", "yes", "on")
-    if is_loopback(options.host) or is_protected:
+    if os.environ.get("MONAI_LABEL_AUTH_ENABLE", "").lower() in ("1", "true", "yes", "on"):
+        return [
+            "MONAI_LABEL_AUTH_ENABLE is set, and MONAI Label 0.8.5 then refuses everybody who logs in; "
+            "docs/monai-label.md says what works instead"
+        ]
+    if is_loopback(options.host):
         return []
+    archive = ", and everything in the archive with this server's password" if is_remote(options.studies) else ""
     return [
         f"{options.host} lets other computers reach the server, without encryption and without asking who they are: "
-        "they can read all images, change labels and start training. docs/monai-label.md says how to have it ask"
+        f"they can read all images{archive}, change labels and start training. docs/monai-label.md says how to reach "
+        "it through a tunnel instead"
     ]
 
 
