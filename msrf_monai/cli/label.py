@@ -19,6 +19,9 @@ from msrf_monai.label.options import LabelOptions
 
 __all__ = ["app"]
 
+_GONE_ON = "MSRF_LABEL_GONE_ON"
+"""Set while one environment hands over to another, so that it happens once."""
+
 app = typer.Typer(add_completion=False)
 
 
@@ -86,10 +89,7 @@ def label(
     if dry_run:
         typer.echo(launch.line())
         return
-    folder = AppFolder(options.app_dir)
-    notes = folder.lay_out(options.bundles, where)
-    notes += _bring_weights(folder, options)
-    for note in [*notes, *warnings_of(options)]:
+    for note in [*_lay_out(options, where), *warnings_of(options)]:
         typer.echo(f"note: {note}", err=True)
     typer.echo(launch.line(), err=True)
     os.execve(launch.command[0], launch.command, launch.environment())  # noqa: S606 - there is no shell
@@ -98,10 +98,17 @@ def label(
 def _with_monai_label(given: Path | None) -> Environment:
     """Return the environment to run in; when it is another one, go on there and never come back."""
     here = running_environment()
+    was_here = os.environ.pop(_GONE_ON, None)
     if given is not None and Environment(given).folder.resolve() != here.folder.resolve():
         other = Environment(given)
         if not other.python.exists():
             raise ConfigError(f"{given} is no environment; make it with: msrf-monai label --make-environment {given}")
+        if was_here:
+            raise ConfigError(
+                f"{given} is no environment of its own: its bin/python belongs to {here.folder}; make one with: "
+                "msrf-monai label --make-environment FOLDER"
+            )
+        os.environ[_GONE_ON] = "1"
         arguments = [str(other.python), "-m", "msrf_monai.cli.main", *sys.argv[1:]]
         os.execv(arguments[0], arguments)  # noqa: S606 - there is no shell
     if importlib.util.find_spec("monailabel") is None:
@@ -135,23 +142,20 @@ def _pair(given: str) -> tuple[str, Path]:
     return name, Path(file)
 
 
-def _bring_weights(folder: AppFolder, options: LabelOptions) -> list[str]:
-    from msrf_monai.label.weights import has_weights, install_weights, is_untrained, make_untrained
+def _lay_out(options: LabelOptions, where: Environment) -> list[str]:
+    """Make the app's folder and put weights into it; return what the user should read."""
+    from msrf_monai.label.settling import check_weights, settle_weights
 
-    for name, file in options.weights:
-        install_weights(folder.bundle(name), file)
-    copies = [folder.bundle(bundle.name) for bundle in options.bundles]
-    bare = [copy for copy in copies if not has_weights(copy)]
-    if bare and not options.untrained:
-        names = ", ".join(copy.name for copy in bare)
-        raise ConfigError(
-            f"no trained weights for {names}: give them with --weights {bare[0].name}=FILE, leave the bundle out with "
-            "--bundles, or begin with random ones to annotate and fine-tune from scratch with --untrained"
+    folder = AppFolder(options.app_dir)
+    given = dict(options.weights)
+    for bundle in options.bundles:
+        check_weights(bundle, folder.bundle(bundle.name), given.get(bundle.name), untrained=options.untrained)
+    notes = folder.lay_out(options.bundles, where)
+    if not where.is_current:
+        notes.append(
+            f"{where.folder} was not made by this version of msrf-monai, so its libraries may not be the tested ones; "
+            "make it anew with msrf-monai label --make-environment"
         )
-    for copy in bare:
-        make_untrained(copy)
-    return [
-        f"{copy.name} has random weights: its masks mean nothing until it is fine-tuned"
-        for copy in copies
-        if is_untrained(copy)
-    ]
+    for bundle in options.bundles:
+        notes += settle_weights(bundle, folder.bundle(bundle.name), given.get(bundle.name))
+    return notes

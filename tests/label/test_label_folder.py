@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import torch
 from typer.testing import CliRunner
 
 from msrf_monai.cli import label as command
-from msrf_monai.errors import CheckpointError, ConfigError, EngineError
+from msrf_monai.errors import CheckpointError, ConfigError, EngineError, StorageError
 from msrf_monai.files import sha256_of
 from msrf_monai.label.app_folder import AppFolder
 from msrf_monai.label.environment import Environment
@@ -22,19 +23,17 @@ from support.orthanc import free_port
 from support.small_label_bundles import small_bundle
 
 MSRF, SSR = BUNDLES[:2]
-# in the place of Python: does what MONAI Label's command for its apps does, or what the test says
-STAND_IN = """#!/bin/sh
-test -e "$0.fails" && { echo "no such app"; exit 1; }
-mkdir -p "$8/monaibundle/lib" && echo "class MyApp: pass" > "$8/monaibundle/main.py"
-"""
 
 
 @pytest.fixture
 def environment(tmp_path: Path) -> Environment:
     made = Environment(tmp_path / "env")
     made.python.parent.mkdir(parents=True)
-    made.python.write_text(STAND_IN)
-    made.python.chmod(0o755)
+    made.python.touch(0o755)
+    stock = made.folder / "monailabel" / "sample-apps" / "monaibundle"
+    (stock / "lib").mkdir(parents=True)
+    (stock / "lib" / "__init__.py").touch()
+    (stock / "main.py").write_text("class MyApp: pass\n")
     return made
 
 
@@ -71,6 +70,28 @@ def test_weights_that_were_fine_tuned_survive_the_next_start(folder, environment
     assert notes == []
 
 
+def test_no_images_and_no_links_of_users_are_copied(folder, environment, bundle, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "patient.png").touch()
+    for name in ("data", "runs", "mlruns", "eval", "models/state"):
+        (bundle / name).mkdir(parents=True, exist_ok=True)
+        (bundle / name / "patient.png").touch()
+    (bundle / "docs").mkdir(exist_ok=True)
+    (bundle / "docs" / "images").symlink_to(tmp_path / "elsewhere")
+
+    folder.lay_out([bundle], environment)
+
+    copied = folder.bundle(MSRF.folder_name)
+    assert not list(copied.rglob("patient.png"))
+    assert {path.name for path in (copied / "configs").iterdir()} == {
+        path.name for path in (bundle / "configs").iterdir()
+    }
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
 def test_a_bundle_of_another_version_is_told(folder, environment, bundle):
     folder.lay_out([bundle], environment)
     path = bundle / "configs" / "metadata.json"
@@ -83,9 +104,46 @@ def test_a_bundle_of_another_version_is_told(folder, environment, bundle):
 
 
 def test_an_environment_that_gives_no_app_is_told(folder, environment, bundle):
-    Path(f"{environment.python}.fails").touch()
+    shutil.rmtree(environment.folder / "monailabel")
 
-    with pytest.raises(EngineError, match="no such app"):
+    with pytest.raises(EngineError, match="no app monaibundle"):
+        folder.lay_out([bundle], environment)
+
+
+def test_the_app_is_laid_anew_at_each_start_and_the_folder_closed(folder, environment, bundle):
+    folder.lay_out([bundle], environment)
+    for name in ("stock.py", "main.py", "lib/__init__.py", "lib/more.py"):
+        (folder.root / name).write_text("raise SystemExit\n")
+    folder.root.chmod(0o755)
+
+    assert folder.lay_out([bundle], environment) == []
+
+    assert (folder.root / "stock.py").read_text() == "class MyApp: pass\n"
+    assert "SystemExit" not in (folder.root / "main.py").read_text()
+    assert [path.read_text() for path in (folder.root / "lib").iterdir()] == [""]
+    assert folder.root.stat().st_mode & 0o077 == 0
+
+
+def test_nothing_is_put_beside_the_folder_which_may_be_a_mount(folder, environment, bundle, monkeypatch):
+    written: list[Path] = []
+    copytree = shutil.copytree
+
+    def noted(source, target, *more, **options):
+        written.append(Path(target))
+        return copytree(source, target, *more, **options)
+
+    monkeypatch.setattr(shutil, "copytree", noted)
+    folder.lay_out([bundle], environment)
+
+    assert written
+    assert all(path.is_relative_to(folder.root) for path in written)
+    assert not list(folder.root.rglob("*.part"))
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(folder, environment, bundle):
+    folder.root.write_text("a file")
+
+    with pytest.raises(StorageError, match=r"cannot write .*my app"):
         folder.lay_out([bundle], environment)
 
 
@@ -165,6 +223,13 @@ def start(here: Path, environment: Environment, monkeypatch: pytest.MonkeyPatch,
     return CliRunner().invoke(command.app, arguments), called
 
 
+def changed(weights: Path, target: Path, by: float = 1) -> Path:
+    """Write other weights of the same network, as training does."""
+    state = torch.load(weights, weights_only=True)
+    torch.save({name: tensor + by for name, tensor in state.items()}, target)
+    return target
+
+
 def test_a_bundle_without_weights_is_refused_with_the_ways_out(tmp_path, environment, bundle, monkeypatch):
     (bundle / "models" / "model.pt").unlink()
 
@@ -173,6 +238,75 @@ def test_a_bundle_without_weights_is_refused_with_the_ways_out(tmp_path, environ
     assert isinstance(result.exception, ConfigError)
     assert all(word in str(result.exception) for word in (MSRF.folder_name, "--weights", "--untrained"))
     assert called == []
+
+
+def test_weights_that_come_after_a_refusal_or_after_random_ones_are_taken(tmp_path, environment, bundle, monkeypatch):
+    own, away = bundle / "models" / "model.pt", tmp_path / "away.pt"
+    copied = tmp_path / "app" / "model" / bundle.name
+    own.rename(away)
+    refused, _ = start(tmp_path, environment, monkeypatch, [bundle])
+    was_copied = copied.exists()
+    begun, _ = start(tmp_path, environment, monkeypatch, [bundle], "--untrained")
+    was_random = is_untrained(copied)
+    away.rename(own)
+
+    result, called = start(tmp_path, environment, monkeypatch, [bundle], "--untrained")
+
+    assert isinstance(refused.exception, ConfigError)
+    assert not was_copied
+    assert begun.exit_code == 0
+    assert was_random
+    assert result.exit_code == 0, result.output
+    assert called
+    assert "random weights" not in result.output
+    assert same(copied / "models" / "model.pt", own)
+
+
+@pytest.mark.parametrize("again", ["the same file", "another file", "the bundle's own"])
+def test_fine_tuned_weights_are_kept_and_that_is_said(tmp_path, environment, bundle, monkeypatch, again):
+    own = bundle / "models" / "model.pt"
+    given, other = changed(own, tmp_path / "given.pt"), changed(own, tmp_path / "other.pt", 2)
+    option = ("--weights", f"{bundle.name}={given}")
+    start(tmp_path, environment, monkeypatch, [bundle], *option)
+    tuned = tmp_path / "app" / "model" / bundle.name / "models" / "model.pt"
+    assert same(tuned, given)
+    before = sha256_of(changed(tuned, tuned, 5))
+    if again == "another file":
+        option = ("--weights", f"{bundle.name}={other}")
+    elif again == "the bundle's own":
+        option = ()
+        changed(own, own, 9)
+
+    result, called = start(tmp_path, environment, monkeypatch, [bundle], *option)
+
+    assert called
+    assert sha256_of(tuned) == before
+    assert "was fine-tuned and is used" in result.output.replace("\n", " ")
+
+
+def test_a_second_start_changes_nothing_and_other_weights_replace_untouched_ones(
+    tmp_path, environment, bundle, monkeypatch
+):
+    own = bundle / "models" / "model.pt"
+    given, other = changed(own, tmp_path / "given.pt"), changed(own, tmp_path / "other.pt", 2)
+    copied = tmp_path / "app" / "model" / bundle.name / "models" / "model.pt"
+    start(tmp_path, environment, monkeypatch, [bundle], "--weights", f"{bundle.name}={given}")
+    before = copied.stat().st_mtime_ns
+
+    start(tmp_path, environment, monkeypatch, [bundle], "--weights", f"{bundle.name}={given}")
+    start(tmp_path, environment, monkeypatch, [bundle])
+    after = copied.stat().st_mtime_ns
+    result, _ = start(tmp_path, environment, monkeypatch, [bundle], "--weights", f"{bundle.name}={other}")
+
+    assert after == before
+    assert same(copied, other)
+    assert "was not fine-tuned, and is now" in result.output.replace("\n", " ")
+
+
+def same(one: Path, other: Path) -> bool:
+    """Tell whether two files hold the same weights."""
+    first, second = (torch.load(path, weights_only=True) for path in (one, other))
+    return all(torch.equal(first[name], second[name]) for name in second)
 
 
 def test_the_server_starts_with_given_and_with_random_weights(tmp_path, environment, bundle, monkeypatch):
