@@ -6,6 +6,7 @@ import ipaddress
 import socket
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from msrf_monai.errors import ConfigError, DataError
 
@@ -39,8 +40,14 @@ class LabelOptions:
 
         Raises:
             DataError: when the folder of images is missing.
-            ConfigError: when no bundle is given, a name is given twice or unknown, or the port is taken.
+            ConfigError: when the address holds a password, no bundle is given, a name is given twice or unknown, or
+                the port is taken.
         """
+        if is_remote(self.studies) and "@" in urlsplit(self.studies).netloc:
+            raise ConfigError(
+                "--studies holds a user's name or password, which logs and the list of processes would show; give the "
+                "address without them, and set MONAI_LABEL_DICOMWEB_USERNAME and MONAI_LABEL_DICOMWEB_PASSWORD"
+            )
         if not is_remote(self.studies) and not Path(self.studies).is_dir():
             raise DataError(
                 f"there is no folder of images at {self.studies}; give one, or the address of a DICOMweb service "

@@ -7,6 +7,7 @@ import os
 import shlex
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "installed" / "monailabel" / "__init__.py").touch()
     monkeypatch.syspath_prepend(tmp_path / "installed")
     monkeypatch.delenv("MSRF_LABEL_ENV", raising=False)
+    # what the command sets in this process is taken back with it
+    monkeypatch.setenv("MSRF_LABEL_GONE_ON", "")
     (tmp_path / "images").mkdir()
     return tmp_path
 
@@ -112,6 +115,32 @@ def test_an_address_that_others_reach_is_warned_about(here, monkeypatch, host):
 
     assert host in warning
     assert "without asking" in warning
+    assert "archive" not in warning
+
+
+def test_an_archive_that_others_reach_through_the_server_is_warned_about(here, monkeypatch):
+    monkeypatch.delenv("MONAI_LABEL_AUTH_ENABLE", raising=False)
+    remote = replace(options(here, host="0.0.0.0"), studies="http://127.0.0.1:8042/dicom-web")
+
+    (warning,) = warnings_of(remote)
+
+    assert "everything in the archive" in warning
+
+
+def test_authentication_that_refuses_everybody_is_warned_about(here, monkeypatch):
+    monkeypatch.setenv("MONAI_LABEL_AUTH_ENABLE", "true")
+
+    (warning,) = warnings_of(options(here))
+
+    assert "refuses everybody" in warning
+
+
+def test_a_password_in_the_address_is_refused_and_not_repeated(here):
+    with pytest.raises(ConfigError, match="MONAI_LABEL_DICOMWEB_PASSWORD") as caught:
+        run("--studies", "https://anna:secret@pacs.example/dicom-web", "--port", str(free_port()), "--dry-run")
+
+    assert "secret" not in str(caught.value)
+    assert "anna" not in str(caught.value)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])
@@ -170,16 +199,21 @@ def test_another_environment_takes_over(here, monkeypatch):
     python.touch()
     called: list[list[str]] = []
 
-    def replace(program, arguments):
+    def take_over(program, arguments):
         called.append(arguments)
         raise SystemExit(0)
 
-    monkeypatch.setattr(command.os, "execv", replace)
+    monkeypatch.setattr(command.os, "execv", take_over)
     monkeypatch.setattr(sys, "argv", ["msrf-monai", "label", "--studies", "x"])
 
     run("--studies", here / "images", "--environment", here / "env")
 
     assert called == [[str(python), "-m", "msrf_monai.cli.main", "label", "--studies", "x"]]
+
+    # the process that took over finds itself outside that folder: its Python is a link to another environment's
+    with pytest.raises(ConfigError, match="no environment of its own"):
+        run("--studies", here / "images", "--environment", here / "env")
+    assert len(called) == 1
 
 
 def test_an_environment_is_made_and_named(here, monkeypatch):
