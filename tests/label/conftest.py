@@ -12,16 +12,10 @@ import pytest
 from PIL import Image
 
 from support.label_pictures import write_pictures
-from support.label_server import LabelServer
+from support.label_server import NO_NETWORK, LabelServer
 from support.predictor_bundles import Tiny, gap_threshold
 from support.real_data import data_folder
 from support.small_label_bundles import small_bundles
-
-# every look-up outside this computer fails at once
-NO_NETWORK = {
-    **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), "http://127.0.0.1:9"),
-    **dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1,localhost"),
-}
 
 
 @dataclass(frozen=True)

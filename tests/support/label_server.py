@@ -21,19 +21,37 @@ from msrf_monai.label.environment import VARIABLE, Environment, environment_dige
 from support.orthanc import free_port
 from support.real_data import REPOSITORY
 
-__all__ = ["LabelServer", "label_environment", "label_variables", "run_in_label_environment"]
+__all__ = ["NO_NETWORK", "REQUIRED", "LabelServer", "label_environment", "label_variables", "run_in_label_environment"]
+
+REQUIRED = "MSRF_LABEL_REQUIRED"
+"""With ``1`` in this environment variable a missing or broken environment is a failure, and else a skip."""
+
+NO_NETWORK = {
+    **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), "http://127.0.0.1:9"),
+    **dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1,localhost"),
+}
+"""Environment variables with which every look-up outside this computer fails at once."""
 
 _PATIENCE = 180.0
 
 
-@lru_cache(maxsize=1)
 def label_environment() -> Environment:
     """Return the environment of MONAI Label: that of MSRF_LABEL_ENV, or the cached one, made when it is missing."""
-    given = os.environ.get(VARIABLE)
+    found = _find(os.environ.get(VARIABLE))
+    if isinstance(found, Environment):
+        return found
+    if os.environ.get(REQUIRED) == "1":
+        pytest.fail(found)
+    pytest.skip(found)
+
+
+@lru_cache(maxsize=4)
+def _find(given: str | None) -> Environment | str:
+    """Return the environment, or why there is none; one that cannot be made is not tried again."""
     if given:
         environment = Environment(given)
         if not environment.python.exists():
-            pytest.skip(f"{VARIABLE} names {given}, which holds no Python; see --make-environment")
+            return f"{VARIABLE} names {given}, which holds no Python; see --make-environment"
         return environment
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "msrf-monai"
     folder = cache / f"label-{environment_digest()[:16]}"
@@ -43,7 +61,7 @@ def label_environment() -> Environment:
         try:
             return make_environment(folder)
         except (MsrfError, OSError) as error:
-            pytest.skip(f"MONAI Label's environment cannot be made here: {error}")
+            return f"MONAI Label's environment cannot be made here: {error}"
 
 
 def label_variables(more: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -69,6 +87,7 @@ class LabelServer:
         app_dir: the app's folder; its parent gets the log.
         options: further options of the command.
         variables: further environment variables.
+        program: words of the command up to ``label``; default: those of MONAI Label's environment.
     """
 
     def __init__(
@@ -78,11 +97,13 @@ class LabelServer:
         app_dir: Path,
         *options: str,
         variables: Mapping[str, str] | None = None,
+        program: Sequence[str | Path] = (),
     ) -> None:
         self.port = free_port()
         self.app_dir = app_dir
         self.log = app_dir.with_suffix(".log")
-        self._command = [str(label_environment().python), "-m", "msrf_monai.cli.main", "label"]
+        started = program or (label_environment().python, "-m", "msrf_monai.cli.main", "label")
+        self._command = [*map(str, started)]
         self._command += ["--studies", str(studies), "--bundles", ",".join(map(str, bundles))]
         self._command += ["--app-dir", str(app_dir), "--port", str(self.port), *options]
         self._variables = label_variables(variables)
