@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
-import warnings
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
@@ -16,8 +14,8 @@ import pytest
 from PIL import Image
 
 from support.bundle_runs import BUNDLES
-from support.label_server import label_environment
 from support.nrrd import read_nrrd
+from support.slicer_client import slicer_client
 
 pytestmark = pytest.mark.label
 NAMES = [bundle.folder_name for bundle in BUNDLES]
@@ -26,14 +24,8 @@ VESSEL = "imff_net_retinal_vessel_segmentation"
 
 @pytest.fixture(scope="module")
 def slicer() -> Any:
-    """3D Slicer's own client, which MONAI Label brings along."""
-    path = label_environment().folder / "monailabel/plugins/slicer/MONAILabel/MONAILabelLib/client.py"
-    spec = importlib.util.spec_from_file_location("slicer_client", path)
-    module = importlib.util.module_from_spec(spec)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # it imports cgi
-        spec.loader.exec_module(module)
-    return module
+    """3D Slicer's own client."""
+    return slicer_client()
 
 
 @pytest.mark.parametrize("bundle", NAMES)
