@@ -123,8 +123,8 @@ require_pkg run_cmd safe_eval spawn system
 # What loads or writes.
 _LOADS = """
 chmod download_and_extract download_url dump dumps extractall from_file fromfile hub load_inline load_library
-load_url memmap mkdir open read_bytes read_text rename replace_file rmdir rmtree serialization symlink_to tofile
-touch unlink write_bytes write_text
+load_objects load_url memmap mkdir open read_bytes read_text rename replace_file rmdir rmtree serialization symlink_to
+tofile touch unlink write_bytes write_text
 """
 # What a logging configuration calls is for it to say.
 _CONFIGURES = """
@@ -153,8 +153,8 @@ DENIED = frozenset((_DENIED_CLASSES + _DENIED_FUNCTIONS).split())
 
 _LOADERS = ("LoadImage", "LoadImaged", "LoadImageD", "LoadImageDict", "ImageDataset")
 _SAVERS = ("SaveImage", "SaveImaged", "SaveImageD", "SaveImageDict")
-BY_NAME = frozenset({*_LOADERS, *_SAVERS, "PatchInferer"})
-"""Components that take a text for the name of anything that Python can find; see ``is_helper``."""
+BY_NAME = frozenset({*_LOADERS, *_SAVERS, "NumpyReader", "PatchInferer"})
+"""Components that call whatever a text names, or unpickle when the second argument says so; see ``is_helper``."""
 _HELPERS = """
 itkreader nibabelreader nrrdreader numpyreader pilreader pydicomreader wsireader image2dreader clinicalimagereader
 itkwriter nibabelwriter pilwriter avgmerger zarravgmerger

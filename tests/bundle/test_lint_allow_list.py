@@ -112,6 +112,8 @@ EXPRESSIONS = {
     "alias-of-module": "$from monai.handlers import stats_handler",
     "loader-by-name": "$monai.transforms.LoadImage('os.system', command='x')",
     "pickles": "$monai.data.LMDBDataset(@a, @b)",
+    "pickles-by-place": "$monai.data.NumpyReader(None, True, True)",
+    "checkpoint-objects": "$ignite.handlers.Checkpoint.load_objects(@a, 'x.pt')",
     "array-dump": "$@a.dump('x')",
     "upper-case": "$torch.Load('x')",
 }
