@@ -110,9 +110,7 @@ def hospital(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Itera
             headers = [pydicom.dcmread(each) for each in (sorted(file.iterdir()) if file.is_dir() else [file])]
             DICOMwebClient(archive.dicomweb).store_instances(headers)
             uids[name] = str(headers[0].SeriesInstanceUID)
-        variables = {"MONAI_LABEL_DICOMWEB_CACHE_PATH": str(root / "cache")}
-        started = LabelServer(archive.dicomweb, list(bundles.values()), root / "app", variables=variables)
-        with started as server:
+        with LabelServer(archive.dicomweb, list(bundles.values()), root / "app") as server:
             yield Hospital(server, archive, files, uids, probabilities, thresholds)
 
 
@@ -214,7 +212,7 @@ def test_finished_labels_go_to_the_archive_and_train_a_bundle(hospital: Hospital
     }
 
     # a server that starts afresh knows the labels from the archive alone
-    shutil.rmtree(next((hospital.server.app_dir.parent / "cache").iterdir()) / "labels", ignore_errors=True)
+    shutil.rmtree(next((hospital.server.app_dir / "dicomweb").iterdir()) / "labels", ignore_errors=True)
     answer = hospital.server.post(
         f"/train/{SSR}?run_sync=true", json={"max_epochs": 1, "val_split": 0.25, "device": "cpu"}
     )
