@@ -26,6 +26,9 @@ _SETTINGS = "Slidedat.ini"
 _SETTINGS_BYTES = 1 << 20
 """What OpenSlide reads of a text file at most."""
 _MOST_DOUBLINGS = 30
+_BLANKS = " \t\f\r"
+"""What GLib takes for blanks within a line."""
+_NO_NAME = re.compile(r"[/\\:\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _VMS_FILES = ("ImageFile", "MapFile", "MacroImage")
 
 
@@ -154,22 +157,22 @@ def _hamamatsu_text(file: SlideFile, limits: SlideLimits) -> MakersSlide:
         raise _bad(f"it claims {across} x {down} files, and the limit is {limits.files}")
     folder = file.path.parent
     names = [value for key, value in values if key.startswith(_VMS_FILES) and value]
+    places = [value for key, value in values if key == "OptimisationFile" and value]
+    paths = _beside(folder, [*names, *places], limits)
     # OpenSlide can do without its list of places
-    names += [value for key, value in values if key == "OptimisationFile" and _is_there(folder, value)]
-    return MakersSlide("hamamatsu", tuple(_beside(folder, names, limits)))
-
-
-def _is_there(folder: Path, name: str) -> bool:
-    return bool(name) and (folder / name).exists()
+    return MakersSlide("hamamatsu", tuple(path for path in paths if path.name in names or path.exists()))
 
 
 def _values(text: bytes) -> Iterator[tuple[str, str]]:
-    """Yield every key and value of a settings file, whatever section it is in: if one is given twice, both count."""
-    for line in text.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape").splitlines():
-        stripped = line.strip()
-        key, equals, value = stripped.partition("=")
-        if equals and not stripped.startswith(("#", "[")):
-            yield key.rstrip(), value.lstrip()
+    """Yield every key and value of a settings file, whatever section it is in: if one is given twice, both count.
+
+    Lines end and blanks are left out as GLib has it, which reads the file for OpenSlide: a value keeps what follows it.
+    """
+    for line in text.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape").split("\n"):
+        key, equals, value = line.removesuffix("\r").partition("=")
+        key = key.strip(_BLANKS)
+        if equals and not key.startswith(("#", "[")):
+            yield key, value.lstrip(_BLANKS)
 
 
 def _bounded(values: Iterable[tuple[str, str]], key: str, most: int) -> int:
@@ -184,7 +187,7 @@ def _bounded(values: Iterable[tuple[str, str]], key: str, most: int) -> int:
 
 
 def _whole(value: str, key: str) -> int:
-    if not re.fullmatch(r"[+-]?[0-9]{1,18}", value):
+    if not re.fullmatch(r"[+-]?[0-9]{1,18}[ \t]*", value):
         raise _bad(f"its {key} is no whole number")
     number = int(value)
     if number < 0:
@@ -197,8 +200,8 @@ def _beside(folder: Path, names: list[str], limits: SlideLimits) -> list[Path]:
     plain = list(dict.fromkeys(names))
     if len(plain) > limits.files:
         raise _bad(f"it has {len(plain)} files, and the limit is {limits.files}")
-    if any(name in ("", ".", "..") or re.search(r"[/\\:\0]", name) for name in plain):
-        raise _bad("its settings name a file that does not lie in its own folder")
+    if any(name in ("", ".", "..") or _NO_NAME.search(name) for name in plain):
+        raise _bad("its settings name a file that does not lie in its own folder, or a name with control characters")
     paths = [folder / name for name in plain]
     for path in paths:
         check_inside(path, folder)

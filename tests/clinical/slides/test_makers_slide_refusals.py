@@ -74,6 +74,45 @@ def test_settings_that_lead_out_or_claim_too_much_are_refused(tmp_path: Path, ca
     assert refusal(tmp_path / "m.mrxs") == code
 
 
+CONTROLS = ("\0", "\t", "\x0b", "\x0c", "\r", "\x1c", "\x1d", "\x1e", "\x1f", "\x7f", "\x85", "\u2028", "\u2029")
+
+
+@pytest.mark.usefixtures("unopened")
+@pytest.mark.parametrize("control", CONTROLS, ids=ascii)
+@pytest.mark.parametrize("behind", ["/../../elsewhere.dat", "x", "\r"], ids=ascii)
+def test_names_with_control_characters_are_refused(tmp_path: Path, control: str, behind: str) -> None:
+    # the file that the name begins with is there: whoever takes the character for the end of a line finds nothing
+    written = f"{control}{behind}"
+    write_mirax(tmp_path / "m.mrxs", PICTURE, settings={"FILE_0 = Data0000.dat": f"FILE_0 = Data0000.dat{written}"})
+    write_vms(tmp_path / "v.vms", [[PICTURE]], MapFile=f"map.jpg{written}")
+    write_vms(tmp_path / "o.vms", [[PICTURE]], OptimisationFile=f"map.jpg{written}")
+
+    assert refusal(tmp_path / "m.mrxs") == refusal(tmp_path / "v.vms") == refusal(tmp_path / "o.vms") == "bad_header"
+
+
+def test_the_file_that_is_looked_at_is_the_one_that_openslide_opens(tmp_path: Path) -> None:
+    # a blank behind a name is part of it: the file of that name is a link to one outside
+    (tmp_path / "in").mkdir()
+    write_mirax(tmp_path / "in" / "m.mrxs", PICTURE, settings={"FILE_0 = Data0000.dat": "FILE_0 = Data0000.dat "})
+    data = tmp_path / "in" / "m" / "Data0000.dat"
+    (tmp_path / "elsewhere").write_bytes(data.read_bytes())
+    data.with_name("Data0000.dat ").symlink_to(tmp_path / "elsewhere")
+    assert openslide.OpenSlide(tmp_path / "in" / "m.mrxs").dimensions == (192, 128)
+
+    assert refusal(tmp_path / "in" / "m.mrxs") == "link_outside"
+
+
+def test_settings_from_windows_and_blanks_behind_numbers_are_read(tmp_path: Path) -> None:
+    write_mirax(tmp_path / "m.mrxs", PICTURE, settings={"IMAGENUMBER_X = 2": "  IMAGENUMBER_X\t =  2 \t"})
+    settings = tmp_path / "m" / "Slidedat.ini"
+    settings.write_bytes(settings.read_bytes().replace(b"\n", b"\r\n"))
+
+    with openslide.OpenSlide(tmp_path / "m.mrxs") as judge, open_slide(tmp_path / "m.mrxs") as slide:
+        level = slide.info.levels[0]
+        assert (level.columns, level.rows) == judge.dimensions
+        np.testing.assert_array_equal(slide.read_region(0, 0, 0, 128, 192), PICTURE)
+
+
 @pytest.mark.usefixtures("unopened")
 @pytest.mark.parametrize("part", ["m", "m/Slidedat.ini", "m/Index.dat", "m/Data0000.dat"])
 def test_links_out_of_the_folder_of_a_slide_are_refused(tmp_path: Path, part: str) -> None:
