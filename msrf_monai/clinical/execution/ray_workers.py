@@ -231,8 +231,6 @@ class RayCluster:
 
     def _join(self, address: str | None) -> None:
         own: dict[str, Any] = {"address": "local", "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
-        if address is None:
-            os.environ.setdefault("RAY_AUTH_MODE", "token")  # its ports are open to other computers, and ask for it
         try:
             _knock(address)
             self._ray.init(
