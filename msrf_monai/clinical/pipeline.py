@@ -24,6 +24,7 @@ from msrf_monai.clinical.naming import short_hash
 from msrf_monai.clinical.privacy import PrivateLogs
 from msrf_monai.clinical.result_folder import ResultFolder
 from msrf_monai.clinical.run_options import RunOptions, RunResult
+from msrf_monai.clinical.sent_again import marks_of, settle
 from msrf_monai.clinical.sources import SourceList
 from msrf_monai.errors import MissingExtraError
 from msrf_monai.runtime import versions
@@ -167,9 +168,12 @@ class PredictionRun:
             InputError, ConfigError, StorageError: see ``predict``.
         """
         settings = self.settings
-        plan = plan_inputs(inputs, settings.input_options(self.folder))
+        planned = plan_inputs(inputs, settings.input_options(self.folder))
         ledger = self.begin()
-        _supersede(plan, self._results, ledger, self._sources)
+        settled = settle(planned, ledger.entries, self._sources, settings.limits)
+        plan = settled.plan
+        del planned  # the run empties its plan as it goes
+        _supersede(settled.superseded, self._results, ledger)
         run = open_engine(
             self._model,
             settings,
@@ -282,28 +286,20 @@ class _Note:
         self._sources = sources
 
     def __call__(self, planned: PlannedInput) -> None:
-        self._sources.add(planned.folder, planned.paths)
+        self._sources.add(planned.folder, planned.paths, marks_of(planned))
 
 
-def _supersede(plan: list[PlannedInput], results: ResultFolder, ledger: Ledger, sources: SourceList) -> None:
-    """Take back what was said of files that now are an input of another name, since their content has changed.
+def _supersede(superseded: Mapping[str, str], results: ResultFolder, ledger: Ledger) -> None:
+    """Take back earlier results, before what their files are now is read.
 
-    This is done before they are read: should that fail, no result stands that is not of what there is now.
+    Should that fail, no result stands that is known not to be of what there is now.
     """
-    planned = {each.folder for each in plan}
-    stale: dict[str, set[str]] = {}
-    for each in plan:
-        for path in each.paths:
-            for folder in sources.folders_of(path) - planned:
-                stale.setdefault(folder, set()).add(each.folder)
-    for folder, now in sorted(stale.items()):
-        entry = ledger.entries.get(folder)
-        if entry is not None and entry.code != "superseded":
-            results.discard(folder)
-            reason = f"its files have changed since; what became of them: {', '.join(sorted(now)[:3])}"
-            ledger.append(
-                Entry(entry.input, folder, entry.digest, "skipped", "superseded", reason, attempt=entry.attempt + 1)
-            )
+    for folder, reason in superseded.items():
+        entry = ledger.entries[folder]
+        results.discard(folder)
+        ledger.append(
+            Entry(entry.input, folder, entry.digest, "skipped", "superseded", reason, attempt=entry.attempt + 1)
+        )
 
 
 def _report(root: Path) -> None:

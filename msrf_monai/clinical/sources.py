@@ -9,17 +9,32 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from msrf_monai.clinical.line_file import LineFile
 from msrf_monai.clinical.naming import short_hash
 
-__all__ = ["HASHED_SOURCES", "SOURCES", "SourceList"]
+__all__ = ["HASHED_SOURCES", "SOURCES", "FileMark", "SourceList"]
 
 SOURCES = "sources.private.jsonl"
 """Name of the file in the result folder; readable for its owner only."""
 HASHED_SOURCES = "sources.hashed.jsonl"
 """Name of the one without paths."""
+
+
+@dataclass(frozen=True)
+class FileMark:
+    """What tells whether a file that comes again is still what a result was made from; empty where it is unknown."""
+
+    digest: str = ""
+    """SHA-256 of its content."""
+    instance: str = ""
+    """Hash of its SOP Instance UID."""
+
+
+_UNKNOWN = FileMark()
 
 
 class SourceList:
@@ -37,39 +52,56 @@ class SourceList:
         self._lines = LineFile(folder / (HASHED_SOURCES if hashed else SOURCES), 0o600)
         self._name = short_hash if hashed else str
         self._folders: dict[str, set[str]] = {}
+        self._files: dict[str, dict[str, FileMark]] = {}
         for line in self._lines.content.splitlines():
             try:
                 values = json.loads(line)
-                self._learn(values["folder"], values["sources"])
-            except (ValueError, KeyError, TypeError):
+                marks = [FileMark(*map(str, mark)) for mark in values.get("marks", ())]
+                self._learn(values["folder"], _marked(values["sources"], marks))
+            except (ValueError, KeyError, TypeError, AttributeError):
                 continue  # nothing but a convenience is lost
 
-    def add(self, folder: str, paths: tuple[str, ...]) -> None:
-        """Note the files behind a result.
+    def add(self, folder: str, paths: tuple[str, ...], marks: Sequence[FileMark] = ()) -> None:
+        """Note the files behind a result, in the place of those that were noted before.
 
         Args:
             folder: the input's folder.
             paths: its files.
+            marks: of each file; none where nothing is known.
 
         Raises:
             StorageError: when the disk is full or fails.
         """
-        names = [self._name_of(path) for path in paths]
-        if any(folder not in self._folders.get(name, ()) for name in names):
-            self._lines.append(json.dumps({"folder": folder, "sources": names}).encode())
-            self._learn(folder, names)
+        names = [self.name_of(path) for path in paths]
+        files = _marked(names, marks)
+        if self._files.get(folder) != files:
+            told = {"marks": [[mark.digest, mark.instance] for mark in marks]} if marks else {}
+            self._lines.append(json.dumps({"folder": folder, "sources": names, **told}).encode())
+            self._learn(folder, files)
 
     def folders_of(self, path: str) -> frozenset[str]:
         """Return the folders whose results were made from a file, in this run or before."""
-        return frozenset(self._folders.get(self._name_of(path), ()))
+        return frozenset(self._folders.get(self.name_of(path), ()))
+
+    def files_of(self, folder: str) -> Mapping[str, FileMark]:
+        """Return the files behind a result in their order, by what ``name_of`` calls them."""
+        return self._files.get(folder, {})
+
+    def name_of(self, path: str) -> str:
+        """Return what stands for a file in this list."""
+        return self._name(os.path.abspath(path))  # noqa: PTH100 (keeps names that are no Unicode)
 
     def close(self) -> None:
         """Close the file."""
         self._lines.close()
 
-    def _name_of(self, path: str) -> str:
-        return self._name(os.path.abspath(path))  # noqa: PTH100 (keeps names that are no Unicode)
-
-    def _learn(self, folder: str, names: list[str]) -> None:
-        for name in names:
+    def _learn(self, folder: str, files: dict[str, FileMark]) -> None:
+        for name in self._files.get(folder, {}):
+            self._folders[name].discard(folder)
+        for name in files:
             self._folders.setdefault(name, set()).add(folder)
+        self._files[folder] = files
+
+
+def _marked(names: Sequence[str], marks: Sequence[FileMark]) -> dict[str, FileMark]:
+    return dict(zip(names, marks or [_UNKNOWN] * len(names), strict=True))
