@@ -19,7 +19,7 @@ from dicomweb_client.api import DICOMwebClient
 
 from support.bundle_runs import SSR
 from support.label_networks import BrightnessNet
-from support.label_server import LabelServer
+from support.label_server import NO_NETWORK, LabelServer
 from support.ohif_label import run_panel
 from support.orthanc import Orthanc
 from support.patient_ct import write_patient_ct
@@ -29,6 +29,11 @@ from support.small_label_bundles import small_bundle
 pytestmark = [pytest.mark.label, pytest.mark.extended, pytest.mark.realdata]
 WINDOW = (180.0, 400.0)
 """Half its brightness is 180 HU: bone, and vessels with contrast."""
+KNOWN = (
+    *("ERR_NAME_NOT_RESOLVED", "ERR_INTERNET_DISCONNECTED", "ERR_PROXY_CONNECTION_FAILED"),
+    "/train/?check_if_running=true",
+)
+"""Addresses that are not reached, which `elsewhere` has; and the server's 404 for "no training is running"."""
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +52,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, data_root: Path, series: li
     (bundle / "configs" / "inference.json").write_text(json.dumps(config))
     torch.save(BrightnessNet().state_dict(), bundle / "models" / "model.pt")
     variables = {
+        **NO_NETWORK,
         "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}",
         "MONAI_LABEL_DICOMWEB_CACHE_PATH": str(root / "cache"),
     }
@@ -61,20 +67,38 @@ def test_a_bundle_that_is_run_from_the_panel_fills_the_right_voxels(
     server: LabelServer, series: list[Path], tmp_path: Path
 ) -> None:
     headers = [pydicom.dcmread(path) for path in series]
-    dense = np.stack([header.pixel_array for header in headers]) >= WINDOW[0]
+    values = np.stack([header.pixel_array for header in headers]).astype(int)
 
     result = run_panel(server.url, headers[0].StudyInstanceUID, SSR.folder_name, tmp_path / "ct.png")
 
     assert result.status == 200
     assert {urlsplit(address).hostname for address in result.elsewhere} <= {"fonts.googleapis.com"}
-    assert result.labelmap is not None
-    columns, rows, depth = result.labelmap["dimensions"]
-    assert (depth, rows, columns) == dense.shape
-    found = np.array(result.labelmap["slices"])
-    expected = dense.sum(axis=(1, 2))
-    # the window has DICOM's shift of half a unit, and values stand at the border itself
-    assert np.abs(found - expected).max() <= 0.02 * expected.max()
-    assert np.corrcoef(found, expected[::-1])[0, 1] < np.corrcoef(found, expected)[0, 1]
+    shown = result.labelmap
+    assert shown is not None
+    assert differing(shown.values, values) == 0
+    np.testing.assert_allclose(shown.origin, headers[0].ImagePositionPatient, atol=1e-3)
+    np.testing.assert_allclose(shown.direction[:2].ravel(), headers[0].ImageOrientationPatient, atol=1e-6)
+    last = shown.origin + shown.direction[2] * shown.spacing[2] * (len(headers) - 1)
+    np.testing.assert_allclose(last, headers[-1].ImagePositionPatient, atol=1e-2)
+    # the same mask anywhere else would have been noticed
+    moved = [np.flip(shown.values, axis) for axis in range(3)]
+    moved += [np.roll(shown.values, step, axis) for axis in range(3) for step in (1, -1)]
+    assert all(differing(each, values) > 100 for each in moved)
+    assert surprises(result.problems) == []
+
+
+def differing(labelmap: np.ndarray, values: np.ndarray) -> int:
+    """Count the voxels of a labelmap that are not as the CT says, leaving out those at the border of 180 HU itself."""
+    assert labelmap.shape == values.shape
+    # the window has DICOM's shift of half a unit, and brightness is rounded
+    decided = np.abs(values - WINDOW[0]) > 2
+    assert decided.mean() > 0.99
+    return int(np.count_nonzero(((labelmap > 0) != (values >= WINDOW[0])) & decided))
+
+
+def surprises(problems: tuple[str, ...]) -> list[str]:
+    """Return the errors of a page but for the fonts that it does without."""
+    return [problem for problem in problems if not any(known in problem for known in KNOWN)]
 
 
 def test_the_panel_asks_for_no_mask_of_a_photograph(server: LabelServer, data_root: Path, tmp_path: Path) -> None:
@@ -84,4 +108,4 @@ def test_the_panel_asks_for_no_mask_of_a_photograph(server: LabelServer, data_ro
     result = run_panel(server.url, study, SSR.folder_name, tmp_path / "fundus.png", answer_within=20)
 
     assert result.status == 0
-    assert not (result.labelmap and result.labelmap["counts"].keys() - {"0"})
+    assert result.labelmap is None or not result.labelmap.values.any()

@@ -2,19 +2,47 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 
-__all__ = ["PanelResult", "run_panel"]
+__all__ = ["Labelmap", "PanelResult", "run_panel"]
 
 _SCRIPT = Path(__file__).with_name("ohif_label_shot.js")
+
+
+@dataclass(frozen=True)
+class Labelmap:
+    """What the viewer holds and draws.
+
+    Attributes:
+        values: ``(slices, rows, columns)``.
+        origin: place of the first voxel in the patient, in mm.
+        spacing: between columns, rows and slices, in mm.
+        direction: of a step along columns, rows and slices, each a row.
+    """
+
+    values: npt.NDArray[np.uint8]
+    origin: npt.NDArray[np.float64]
+    spacing: npt.NDArray[np.float64]
+    direction: npt.NDArray[np.float64]
+
+    @classmethod
+    def of(cls, shown: dict[str, Any]) -> Self:
+        """Read what the script wrote."""
+        columns, rows, slices = shown["dimensions"]
+        values = np.frombuffer(base64.b64decode(shown["values"]), np.uint8).reshape(slices, rows, columns)
+        direction = np.array(shown["direction"], float).reshape(3, 3)
+        return cls(values, np.array(shown["origin"], float), np.array(shown["spacing"], float), direction)
 
 
 @dataclass(frozen=True)
@@ -23,14 +51,13 @@ class PanelResult:
 
     Attributes:
         status: of the answer to its request for a mask; 0 when none came.
-        labelmap: ``dimensions``, ``counts`` of values, foreground voxels of each of its ``slices``, ``origin``; None
-            when the viewer has no labelmap.
+        labelmap: None when the viewer has none.
         problems: errors that the page logged or raised.
         elsewhere: addresses outside this computer that it asked for.
     """
 
     status: int
-    labelmap: dict[str, Any] | None
+    labelmap: Labelmap | None
     problems: tuple[str, ...]
     elsewhere: tuple[str, ...]
 
@@ -68,4 +95,5 @@ def run_panel(
     if done.returncode != 0:
         pytest.fail(f"the page of MONAI Label failed: {done.stderr[-3000:]}")
     found = json.loads(done.stdout)
-    return PanelResult(found["status"], found["shown"], tuple(found["problems"]), tuple(found["elsewhere"]))
+    labelmap = Labelmap.of(found["shown"]) if found["shown"] else None
+    return PanelResult(found["status"], labelmap, tuple(found["problems"]), tuple(found["elsewhere"]))

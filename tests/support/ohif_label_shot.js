@@ -37,20 +37,18 @@ function labelmap() {
     return null; // no segmentation has been made
   }
   if (!volume) return null;
-  const values = volume.voxelManager.getCompleteScalarDataArray();
-  const counts = {};
-  const slices = [];
-  const [columns, rows, depth] = volume.dimensions;
-  for (let at = 0; at < depth; at += 1) {
-    let found = 0;
-    for (let index = at * columns * rows; index < (at + 1) * columns * rows; index += 1) {
-      counts[values[index]] = (counts[values[index]] || 0) + 1;
-      found += values[index] > 0 ? 1 : 0;
-    }
-    slices.push(found);
+  const values = Uint8Array.from(volume.voxelManager.getCompleteScalarDataArray());
+  let text = '';
+  for (let at = 0; at < values.length; at += 32768) {
+    text += String.fromCharCode(...values.subarray(at, at + 32768));
   }
-  const origin = Array.from(volume.origin);
-  return { dimensions: [columns, rows, depth], counts, slices, origin, direction: Array.from(volume.direction) };
+  return {
+    dimensions: Array.from(volume.dimensions),
+    values: btoa(text),
+    origin: Array.from(volume.origin),
+    spacing: Array.from(volume.spacing),
+    direction: Array.from(volume.direction),
+  };
 }
 
 async function segment(page, job) {
@@ -75,7 +73,9 @@ async function main() {
     const page = await browser.newPage({ viewport: { width: job.width, height: job.height } });
     const problems = [];
     const elsewhere = [];
-    page.on('console', (line) => line.type() === 'error' && problems.push(line.text().slice(0, 300)));
+    page.on('console', (line) => {
+      if (line.type() === 'error') problems.push(`${line.text().slice(0, 300)} ${line.location().url}`);
+    });
     page.on('pageerror', (error) => problems.push(String(error).slice(0, 300)));
     page.on('request', (one) => {
       if (!/^(http:\/\/127\.0\.0\.1|data:|blob:)/.test(one.url())) elsewhere.push(one.url());
