@@ -22,12 +22,14 @@ from msrf_monai.clinical.reading.opening import FileKind
 from msrf_monai.clinical.reading.quiet import quiet_pydicom
 from msrf_monai.clinical.reading.regular import check_inside, digest_of, read_head, read_regular
 from msrf_monai.clinical.series_rules import SeriesRules
-from msrf_monai.clinical.slide_inputs import dicom_slides, files_of_slide, head_limits, is_dicom_slide
+from msrf_monai.clinical.slide_inputs import PART_OF_ANOTHER, dicom_slides, files_of_slide, head_limits, is_dicom_slide
+from msrf_monai.clinical.slides.makers import claimed_files
 from msrf_monai.errors import InputError
 
 __all__ = ["InputOptions", "PlannedInput", "check_given", "content_digest", "expand_patterns", "plan_inputs"]
 
 _SHOWN = ("raster", "nifti", "metaimage")
+_PART = (PART_OF_ANOTHER, "another file of the input names it as a part of its own; see what became of that one")
 _SYSTEM_FILES = {".ds_store", "thumbs.db", "desktop.ini"}
 
 
@@ -197,8 +199,7 @@ def _sort_out(found: dict[str, _Found], limits: Limits) -> tuple[list[PlannedInp
     """Tell DICOM files from everything else; what another file names as a part of its own is no input of its own."""
     singles: dict[str, PlannedInput] = {}
     kinds: dict[str, FileKind] = {}
-    parts: set[str] = set()
-    slides: list[Path] = []
+    parts, voxels, slides = set[str](), set[str](), list[Path]()
     for path, each in found.items():
         if Path(path).name.lower() in _SYSTEM_FILES:
             singles[path] = PlannedInput((path,), skipped=("system_file", "it belongs to the operating system"))
@@ -208,25 +209,33 @@ def _sort_out(found: dict[str, _Found], limits: Limits) -> tuple[list[PlannedInp
                 check_inside(Path(path), Path(each.root))
             head = read_head(Path(path), head_limits(limits))
             kinds[path] = kind_of(head)
-            singles[path] = _of_file(path, head, kinds[path], limits)
-            parts |= set(singles[path].paths[1:])
+            singles[path], beside = _of_file(path, head, kinds[path], limits)
+            parts |= beside
             if kinds[path] == "dicom" and is_dicom_slide(head):
                 slides.append(Path(path))
             if kinds[path] == "metaimage":
-                parts.add(str(voxel_file(Path(path), limits)))
+                voxels.add(str(voxel_file(Path(path), limits)))
         except RefusedInput as refusal:
             singles[path] = PlannedInput((path,), refusal=refusal, shows_name=is_picture_name(path))
-    owned = {path for path in parts if kinds.get(path) in ("unknown", "raster", "gzip", "archive")}
+    owned = {path for path in parts | voxels if kinds.get(path) in ("unknown", "raster", "gzip", "archive")}
+    named = {path for path in owned if path in parts or kinds[path] != "unknown"}
+    singles |= {path: replace(singles[path], skipped=_PART, refusal=None, is_slide=False) for path in named}
     dicom = [Path(path) for path, kind in kinds.items() if kind == "dicom"]
-    left = owned | set(map(str, dicom))
+    left = (owned - named) | set(map(str, dicom))
     planned = [each for path, each in singles.items() if path not in left]
     planned += [PlannedInput(files, key=f"series:{uid}", is_slide=True) for uid, files in dicom_slides(slides)]
     return planned, [path for path in dicom if path not in set(slides)]
 
 
-def _of_file(path: str, head: bytes, kind: FileKind, limits: Limits) -> PlannedInput:
-    slide = () if kind == "dicom" else files_of_slide(Path(path), head, limits)
-    return PlannedInput(slide or (path,), shows_name=kind in _SHOWN or is_picture_name(path), is_slide=bool(slide))
+def _of_file(path: str, head: bytes, kind: FileKind, limits: Limits) -> tuple[PlannedInput, set[str]]:
+    """Return what a file is, and the files of the same slide beside it, whether that can be read or not."""
+    try:
+        slide = () if kind == "dicom" else files_of_slide(Path(path), head, limits)
+    except RefusedInput as refusal:
+        refused = PlannedInput((path,), refusal=refusal, shows_name=is_picture_name(path))
+        return refused, {str(each) for each in claimed_files(Path(path), head)} - {path}
+    shows_name = kind in _SHOWN or is_picture_name(path)
+    return PlannedInput(slide or (path,), shows_name=shows_name, is_slide=bool(slide)), set(slide) - {path}
 
 
 def _of_case(case: Case) -> PlannedInput:

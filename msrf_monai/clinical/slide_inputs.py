@@ -14,8 +14,10 @@ from msrf_monai.clinical.slides.makers import makers_slide, may_be_makers
 from msrf_monai.clinical.slides.tiff_structure import is_tiff
 from msrf_monai.errors import MissingExtraError
 
-__all__ = ["dicom_slides", "files_of_slide", "head_limits", "is_dicom_slide"]
+__all__ = ["PART_OF_ANOTHER", "dicom_slides", "files_of_slide", "head_limits", "is_dicom_slide"]
 
+PART_OF_ANOTHER = "part_of_another"
+"""The code of a file that another one names as a part of its own, such as a slide its pictures."""
 _SOP_CLASS = b"1.2.840.10008.5.1.4.1.1.77.1.6"
 
 

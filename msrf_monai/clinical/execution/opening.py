@@ -17,6 +17,7 @@ from msrf_monai.clinical.ledger import Entry, State
 from msrf_monai.clinical.privacy import where
 from msrf_monai.clinical.reading import Limits, open_case
 from msrf_monai.clinical.result_folder import ResultFolder
+from msrf_monai.clinical.slide_inputs import PART_OF_ANOTHER
 from msrf_monai.clinical.slides import Slide, open_slide
 from msrf_monai.clinical.thumbnail import remember_small_frames
 
@@ -165,7 +166,9 @@ def without_result(
         case: the input, when it could be opened.
     """
     case = case or planned.case
-    digest = case.digest if case else content_digest(planned.paths, limits)
+    # the parts of a slide may be gigabytes, and its own digest holds them
+    paths = () if why[0] == PART_OF_ANOTHER else planned.paths
+    digest = case.digest if case else content_digest(paths, limits) if paths else ""
     is_same = before is not None and (before.state, before.code, before.digest) == (state, why[0], digest)
     if before is not None and is_same and (state == "skipped" or (digest and is_final(why[0]))):
         return Opened(planned, entry=before, is_new=False)

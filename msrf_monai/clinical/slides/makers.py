@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from msrf_monai.clinical.reading import Limits, RefusalCode, RefusedInput
-from msrf_monai.clinical.reading.regular import check_inside, read_regular
+from msrf_monai.clinical.reading.regular import check_inside, read_head, read_regular
 from msrf_monai.clinical.slides.files import SlideFile
 from msrf_monai.clinical.slides.limits import SlideLimits
 from msrf_monai.clinical.slides.tiff_structure import is_tiff, read_directories
 
-__all__ = ["MakersSlide", "makers_slide", "may_be_makers"]
+__all__ = ["MakersSlide", "claimed_files", "makers_slide", "may_be_makers"]
 
 _DESCRIPTION, _SOFTWARE, _XMP, _NDPI = 270, 305, 700, 65420
 _VMS, _VMU = b"[Virtual Microscope Specimen]", b"[Uncompressed Virtual Microscope Specimen]"
@@ -77,6 +77,26 @@ def makers_slide(file: SlideFile, limits: SlideLimits) -> MakersSlide | None:
     if file.head.startswith(_SQLITE) and b"DataManagerSQLiteConfigXPO" in file.read(0, min(file.size, 1 << 16)):
         return MakersSlide("sakura")
     return None
+
+
+def claimed_files(path: Path, head: bytes) -> tuple[Path, ...]:
+    """Return the files beside a slide that has been refused, as far as they can be told: they are no inputs themselves.
+
+    Args:
+        path: the file by which the slide is opened.
+        head: its first 512 bytes.
+    """
+    folder = path.with_suffix("")
+    try:
+        if path.suffix == ".mrxs":
+            check_inside(folder, path.parent)
+            return tuple(sorted(folder.iterdir())) if folder.is_dir() else ()
+        if _text_mark(head):
+            names = _vms_names(list(_values(read_head(path, SlideLimits().of_file, _SETTINGS_BYTES))))
+            return tuple(path.parent / name for name in names if _is_plain(name))
+    except (RefusedInput, OSError):
+        return ()
+    return ()
 
 
 def _in_tiff(file: SlideFile, limits: SlideLimits) -> MakersSlide | None:
@@ -156,11 +176,14 @@ def _hamamatsu_text(file: SlideFile, limits: SlideLimits) -> MakersSlide:
     if across * down > limits.files:
         raise _bad(f"it claims {across} x {down} files, and the limit is {limits.files}")
     folder = file.path.parent
-    names = [value for key, value in values if key.startswith(_VMS_FILES) and value]
-    places = [value for key, value in values if key == "OptimisationFile" and value]
-    paths = _beside(folder, [*names, *places], limits)
+    needed = {value for key, value in values if key.startswith(_VMS_FILES)}
+    paths = _beside(folder, _vms_names(values), limits)
     # OpenSlide can do without its list of places
-    return MakersSlide("hamamatsu", tuple(path for path in paths if path.name in names or path.exists()))
+    return MakersSlide("hamamatsu", tuple(path for path in paths if path.name in needed or path.exists()))
+
+
+def _vms_names(values: Iterable[tuple[str, str]]) -> list[str]:
+    return [value for key, value in values if (key.startswith(_VMS_FILES) or key == "OptimisationFile") and value]
 
 
 def _values(text: bytes) -> Iterator[tuple[str, str]]:
@@ -200,12 +223,16 @@ def _beside(folder: Path, names: list[str], limits: SlideLimits) -> list[Path]:
     plain = list(dict.fromkeys(names))
     if len(plain) > limits.files:
         raise _bad(f"it has {len(plain)} files, and the limit is {limits.files}")
-    if any(name in ("", ".", "..") or _NO_NAME.search(name) for name in plain):
+    if not all(map(_is_plain, plain)):
         raise _bad("its settings name a file that does not lie in its own folder, or a name with control characters")
     paths = [folder / name for name in plain]
     for path in paths:
         check_inside(path, folder)
     return paths
+
+
+def _is_plain(name: str) -> bool:
+    return name not in ("", ".", "..") and not _NO_NAME.search(name)
 
 
 def _bad(what: str) -> RefusedInput:
