@@ -44,6 +44,9 @@ class OwnPagesOnly:
         own = headers.get(b"host", b"").decode("latin-1")
         is_own_page = not origin or urlsplit(origin).netloc == own or origin in self.others
         if scope["type"] != "http" or (is_own_page and self._is_known(own)):
+            if scope.get("method") == "POST" and not origin and b"content-type" not in headers:
+                # QuPath's plugin does not say that it sends JSON; of a page FastAPI has to refuse that
+                scope = {**scope, "headers": [*scope["headers"], (b"content-type", b"application/json")]}
             await self.inner(scope, receive, send)
             return
         kind = [(b"content-type", b"application/json")]
