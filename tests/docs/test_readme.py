@@ -34,8 +34,8 @@ DOCUMENTS = [
 ]
 # Keys that the documents show as mistakes, and the placeholder of a sentence about overrides.
 SHOWN_MISTAKES = {"dataset_dirr", "trainn::trainer::max_epochs", "key"}
-# Pages that speak from within a bundle's folder; all that they show is run by test_command_page.py.
-RUN_ELSEWHERE = {"bundle-commands": SSR, "federated": SSR}
+# Pages whose commands are run, in the folder that they speak from, by test_command_page.py and tests/label.
+RUN_ELSEWHERE = {"bundle-commands": SSR, "federated": SSR, "packaging": ROOT}
 FOLDERS = {"bundle-checks": MSRF, **RUN_ELSEWHERE}
 EXPORTS = {name: getattr(scripts, name) for name in ("ckpt_export", "onnx_export", "verify_net_in_out")}
 
