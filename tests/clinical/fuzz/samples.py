@@ -11,6 +11,7 @@ from typing import Any
 
 import nibabel
 import numpy as np
+import pytest
 from PIL import Image
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
@@ -29,11 +30,20 @@ from pydicom.uid import (
 )
 
 from support.dicom_files import as_bytes, image_dataset, item_of, pattern
+from support.vendor_slides import write_mirax, write_ndpi, write_vms
 
-__all__ = ["VOXELS", "generated_samples", "stored_samples"]
+__all__ = ["SLIDES", "VOXELS", "files_beside", "generated_samples", "slide_samples", "stored_samples"]
 
 VOXELS = "voxels.raw"
 """Name of the file beside a damaged ``.mhd`` header; it holds 8 x 6 x 3 values of 16 bits."""
+SLIDES = {
+    "slide.tif": ("input", "input"),
+    "slide.ndpi": ("input", "input"),
+    "slide.vms": ("input", "input"),
+    "mirax_settings": ("mirax/Slidedat.ini", "mirax.mrxs"),
+    "mirax_index": ("mirax/Index.dat", "mirax.mrxs"),
+}
+"""Samples that are whole slides: the file that is damaged, and the one by which the slide is opened."""
 _ROWS, _COLUMNS = 24, 32
 _LARGEST = 60_000
 _VOLUME = np.random.default_rng(1).integers(-200, 300, (8, 6, 3)).astype(np.int16)
@@ -57,6 +67,31 @@ def stored_samples(data_root: Path | None) -> dict[str, bytes]:
 def generated_samples() -> dict[str, bytes]:
     """Return the samples made here: DICOM native and compressed, pictures, NIfTI, MetaImage."""
     return {**dict(_native_dicom()), **dict(_compressed_dicom()), **dict(_pictures()), **dict(_volumes())}
+
+
+def slide_samples(folder: Path) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """Make a slide of each kind in an empty folder.
+
+    Returns:
+        The files to damage, by the names of ``SLIDES``, and those beside them, by path.
+    """
+    tifffile = pytest.importorskip("tifffile", reason="pip install 'msrf-monai[slides]' brings it")
+    picture = pattern(128, 192, samples=3)
+    with tifffile.TiffWriter(folder / "slide.tif") as writer:
+        writer.write(picture, tile=(64, 64), compression="jpeg", photometric="rgb", subifds=1)
+        writer.write(picture[::2, ::2], tile=(64, 64), compression="jpeg", photometric="rgb", subfiletype=1)
+    write_ndpi(folder / "slide.ndpi", [picture, np.ascontiguousarray(picture[::2, ::2][:, :64])])
+    write_vms(folder / "slide.vms", [[np.ascontiguousarray(picture[:, :64]), np.ascontiguousarray(picture[:, 64:128])]])
+    write_mirax(folder / "mirax.mrxs", picture)
+    made = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    damaged = {name: made.pop(name) for name in ("slide.tif", "slide.ndpi", "slide.vms")}
+    damaged |= {"mirax_settings": made["mirax/Slidedat.ini"], "mirax_index": made["mirax/Index.dat"]}
+    return damaged, made
+
+
+def files_beside(slides: dict[str, bytes]) -> dict[str, bytes]:
+    """Return all files that lie beside an input: the voxels of MetaImage headers, and the parts of slides."""
+    return {VOXELS: bytes(8 * 6 * 3 * 2), **slides}
 
 
 def _native_dicom() -> Iterator[tuple[str, bytes]]:

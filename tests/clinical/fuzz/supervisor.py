@@ -30,12 +30,12 @@ class Outcome:
     """Largest resident size of a worker."""
 
 
-def run_inputs(samples: dict[str, bytes], beside: tuple[str, bytes], seed: int, count: int, folder: Path) -> Outcome:
+def run_inputs(samples: dict[str, bytes], beside: dict[str, bytes], seed: int, count: int, folder: Path) -> Outcome:
     """Open damaged inputs.
 
     Args:
         samples: files by name.
-        beside: name and content of a file that lies beside each input.
+        beside: files that lie beside each input, by path.
         seed: of the run; the same seed gives the same inputs.
         count: how many.
         folder: an empty folder to work in.
@@ -46,8 +46,11 @@ def run_inputs(samples: dict[str, bytes], beside: tuple[str, bytes], seed: int, 
     store, report = folder / "samples", folder / "report"
     store.mkdir()
     report.mkdir()
-    for name, data in (*samples.items(), beside):
+    for name, data in samples.items():
         (store / name.replace("/", "_")).write_bytes(data)
+    for name, data in beside.items():
+        (report / name).parent.mkdir(exist_ok=True)
+        (report / name).write_bytes(data)
     outcome = Outcome()
     first = 0
     while first < count:

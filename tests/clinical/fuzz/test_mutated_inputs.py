@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from clinical.fuzz.mutations import mutated
-from clinical.fuzz.samples import VOXELS, generated_samples, stored_samples
+from clinical.fuzz.samples import SLIDES, files_beside, generated_samples, slide_samples, stored_samples
 from clinical.fuzz.supervisor import run_inputs
+from clinical.fuzz.worker import open_all
 from support.real_data import data_folder
 
 for decoder in ("jpeg_ls", "imagecodecs"):
@@ -18,14 +19,18 @@ for decoder in ("jpeg_ls", "imagecodecs"):
 _MOST_MIB = 2048
 
 
+Samples = tuple[dict[str, bytes], dict[str, bytes]]
+
+
 @pytest.fixture
-def samples() -> dict[str, bytes]:
-    """The samples made here, and those of the data folder where there is one."""
-    return {**generated_samples(), **stored_samples(data_folder())}
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Samples:
+    """The samples made here, and those of the data folder where there is one; and what lies beside them."""
+    slides, parts = slide_samples(tmp_path_factory.mktemp("slides"))
+    return {**generated_samples(), **stored_samples(data_folder()), **slides}, files_beside(parts)
 
 
-def _run(samples: dict[str, bytes], seed: int, count: int, folder: Path) -> None:
-    outcome = run_inputs(samples, (VOXELS, bytes(8 * 6 * 3 * 2)), seed, count, folder)
+def _run(samples: Samples, seed: int, count: int, folder: Path) -> None:
+    outcome = run_inputs(*samples, seed, count, folder)
     assert outcome.findings == []
     assert (outcome.inputs, outcome.outcomes.total()) == (count, count)
     assert outcome.peak_mib < _MOST_MIB
@@ -34,18 +39,26 @@ def _run(samples: dict[str, bytes], seed: int, count: int, folder: Path) -> None
     assert len(outcome.outcomes) > 12
 
 
+def test_slides_are_read_as_long_as_they_are_sound(samples: Samples, tmp_path: Path) -> None:
+    for name, data in samples[1].items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+
+    assert {name: open_all(tmp_path, name, samples[0][name]) for name in SLIDES} == dict.fromkeys(SLIDES, "read")
+
+
 @pytest.mark.slow
-def test_two_thousand_damaged_inputs_are_read_or_refused(samples: dict[str, bytes], tmp_path: Path) -> None:
+def test_two_thousand_damaged_inputs_are_read_or_refused(samples: Samples, tmp_path: Path) -> None:
     _run(samples, 1, 2_000, tmp_path)
 
 
 @pytest.mark.slow
-def test_twenty_thousand_damaged_inputs_are_read_or_refused(samples: dict[str, bytes], tmp_path: Path) -> None:
+def test_twenty_thousand_damaged_inputs_are_read_or_refused(samples: Samples, tmp_path: Path) -> None:
     _run(samples, 2, 20_000, tmp_path)
 
 
 @pytest.mark.extended
-def test_a_million_damaged_inputs_are_read_or_refused(samples: dict[str, bytes], tmp_path: Path) -> None:
+def test_a_million_damaged_inputs_are_read_or_refused(samples: Samples, tmp_path: Path) -> None:
     # another seed begins another million
     seed, count = os.environ.get("MSRF_FUZZ_SEED", "3"), os.environ.get("MSRF_FUZZ_INPUTS", "1000000")
     _run(samples, int(seed), int(count), tmp_path)
@@ -74,5 +87,5 @@ def test_a_dying_worker_is_a_finding_and_the_rest_is_run(tmp_path: Path, monkeyp
     folder = tmp_path / "run"
     folder.mkdir()
     samples = {name: data for name, data in generated_samples().items() if name.endswith((".nii", ".dcm"))}
-    outcome = run_inputs(samples, (VOXELS, bytes(288)), 4, 8, folder)
+    outcome = run_inputs(samples, files_beside({}), 4, 8, folder)
     assert [finding["number"] for finding in outcome.findings] == [3, 5]

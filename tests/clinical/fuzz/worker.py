@@ -1,6 +1,7 @@
 """Open damaged inputs one after the other in a process of little memory and patience; run by ``supervisor``.
 
-Arguments: folder of the samples, seed, first number, how many, and the folder for the report. The number of the input
+Arguments: folder of the samples, seed, first number, how many, and the folder for the report, in which the files lie
+that samples refer to. The number of the input
 at work is in the file ``progress``, for whoever finds this process dead.
 """
 
@@ -18,8 +19,9 @@ from types import FrameType
 from typing import Any
 
 from clinical.fuzz.mutations import mutated
-from clinical.fuzz.samples import VOXELS
+from clinical.fuzz.samples import SLIDES
 from msrf_monai.clinical.reading import RefusedInput, open_case
+from msrf_monai.clinical.slides import open_slide
 
 __all__ = ["SECONDS", "main", "open_all"]
 
@@ -37,12 +39,9 @@ def main() -> None:
     """Run a batch; findings go to ``report.json``, the number at work to ``progress``."""
     samples_folder, report = Path(sys.argv[1]), Path(sys.argv[5])
     seed, first, count = (int(text) for text in sys.argv[2:5])
-    samples = {path.name: path.read_bytes() for path in sorted(samples_folder.iterdir()) if path.name != VOXELS}
-    target = report / "input"
-    (report / VOXELS).write_bytes((samples_folder / VOXELS).read_bytes())
-    for data in samples.values():  # loads every decoder before memory is counted
-        target.write_bytes(data)
-        open_all(target)
+    samples = {path.name: path.read_bytes() for path in sorted(samples_folder.iterdir())}
+    for name, data in samples.items():  # loads every decoder before memory is counted
+        open_all(report, name, data)
     used = _address_space()
     resource.setrlimit(resource.RLIMIT_AS, (used + _ROOM, used + _ROOM))
     signal.signal(signal.SIGPROF, _stop)
@@ -52,10 +51,9 @@ def main() -> None:
     for number in range(first, first + count):
         os.pwrite(progress, number.to_bytes(8, "little"), 0)
         name, data = mutated(samples, seed, number)
-        target.write_bytes(data)
         signal.setitimer(signal.ITIMER_PROF, SECONDS)
         try:
-            outcome = open_all(target)
+            outcome = open_all(report, name, data)
         except BaseException as error:
             outcome = "finding"
             trace = [f"{Path(part.filename).name}:{part.lineno}" for part in traceback.extract_tb(error.__traceback__)]
@@ -69,12 +67,19 @@ def main() -> None:
     (report / "report.json").write_text(json.dumps(content), encoding="utf-8")
 
 
-def open_all(path: Path) -> str:
-    """Open one file, decode its first, middle and last frame, and say what came of it."""
+def open_all(folder: Path, name: str, data: bytes) -> str:
+    """Open one file, decode its first, middle and last frame or a tile of each level, and say what came of it."""
+    place, opened = SLIDES.get(name, ("input", "input"))
+    (folder / place).write_bytes(data)
     try:
-        case = open_case(path)
-        for index in sorted({0, case.info.frames // 2, case.info.frames - 1}):
-            case.frame(index)
+        if name in SLIDES:
+            with open_slide(folder / opened) as slide:
+                for level in range(len(slide.info.levels)):
+                    slide.read_region(level, 0, 0, 16, 16)
+        else:
+            case = open_case(folder / opened)
+            for index in sorted({0, case.info.frames // 2, case.info.frames - 1}):
+                case.frame(index)
     except RefusedInput as refusal:
         return f"{refusal.code.value}: {refusal.sentence}"
     return "read"
