@@ -18,7 +18,16 @@ from msrf_monai.clinical.ledger import Entry, read_manifest
 from msrf_monai.clinical.prediction import Prediction
 from msrf_monai.clinical.writing import Segment
 
-__all__ = ["ThresholdPredictor", "entries_of", "good_pictures", "result_bytes", "run_in_process", "save_picture"]
+__all__ = [
+    "PLANTED",
+    "ThresholdPredictor",
+    "entries_of",
+    "good_pictures",
+    "planted_words",
+    "result_bytes",
+    "run_in_process",
+    "save_picture",
+]
 
 
 class ThresholdPredictor:
@@ -95,3 +104,24 @@ def run_in_process(inputs: Path, output: Path, before: str = "", **options: Any)
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     arguments = [sys.executable, "-c", program, str(inputs), str(output), json.dumps(options)]
     return subprocess.run(arguments, capture_output=True, text=True, env=environment, check=False)
+
+
+PLANTED = ("SECRET", "Geheim", "19500131", "1950-01-31", "4711-0815", "2.25.777")
+"""What names the patients of the fixture ``planted``."""
+
+
+def planted_words(root: Path, done: subprocess.CompletedProcess[str], *more: Path) -> list[str]:
+    """Return the planted words that somebody is told who should not be.
+
+    Args:
+        root: of the fixture ``planted``; results are in its folder ``out``.
+        done: the program that has run.
+        more: further folders in which nothing may stand.
+    """
+    told = [done.stdout, done.stderr]
+    for folder in (root / "out", *more):
+        for path in folder.rglob("*"):
+            told.append(str(path.relative_to(folder)))
+            if path.is_file() and path.suffix != ".dcm" and path.name != "sources.private.jsonl":
+                told.append(path.read_bytes().decode("latin-1"))
+    return [word for word in PLANTED if any(word in text for text in told)]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -45,7 +47,23 @@ class StubPredictor(ThresholdPredictor):
         masks = np.stack([item["mask"] for item in items])
         return Prediction(masks, masks[:, None].astype(np.float16), (0.9,) * len(masks), 0.0)
 
+    def infer(self, item: dict[Any, Any]) -> dict[Any, Any]:
+        if self.behaviour.get("leaks"):
+            warnings.warn("SECRET^NAME", stacklevel=1)
+            if item["pixels"].shape[0] == 22:
+                raise RuntimeError("SECRET^NAME")
+        return super().infer(item)
+
+    def _leak(self, case: Case) -> None:
+        logging.getLogger("anything").warning("reading %s of SECRET^NAME", case.sources[0])
+        logging.getLogger("msrf_monai.anything").error("reading %s, frame 0", case.sources[0])
+        warnings.warn(f"Invalid value for VR DA: '19500131' in {case.sources[0]}", stacklevel=1)
+        if case.info.rows == 20:
+            raise ValueError(f"cannot read {case.sources[0]} of SECRET^NAME 4711-0815")
+
     def _misbehave(self, case: Case) -> None:
+        if self.behaviour.get("leaks"):
+            self._leak(case)
         if case.info.rows == self.behaviour.get("abort_rows"):
             os.abort()
         if case.info.rows == self.behaviour.get("die_rows"):
@@ -62,7 +80,8 @@ def stub_bundle(folder: Path, **behaviour: Any) -> Path:
         folder: made when missing.
         behaviour: ``abort_rows`` and ``die_rows``: height of a picture that brings the process down; ``raises_rows``:
             of one that fails; ``seconds`` for each picture; ``digest`` of the model; ``fails`` or ``dies`` while it is
-            loaded; ``full_after``: so many times the disk can be synced; ``unsynced``: it is not waited for.
+            loaded; ``leaks`` what is in a file into logs, warnings and errors; ``full_after``: so many times the disk
+            can be synced; ``unsynced``: it is not waited for.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "stub.json").write_text(json.dumps(behaviour))
