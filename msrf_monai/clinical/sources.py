@@ -2,26 +2,31 @@
 
 Paths may name patients, so they are in no log line, report or manifest. Who has to find the file behind a failure
 finds it here; who passes results on leaves this file out, or has none made. Then a list of hashes takes its place: a
-run has to know which result goes when a file that is given again has become something else.
+run has to know which result goes when a file that is given again has become something else. They are hashed with a key
+of the folder's own, in another file, since whoever guesses a path could try it otherwise.
 """
 
 from __future__ import annotations
 
+import hmac
 import json
 import os
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from msrf_monai.clinical.line_file import LineFile
-from msrf_monai.clinical.naming import short_hash
+from msrf_monai.files import Closing
 
-__all__ = ["HASHED_SOURCES", "SOURCES", "FileMark", "SourceList"]
+__all__ = ["HASHED_SOURCES", "SOURCES", "SOURCES_KEY", "FileMark", "SourceList"]
 
 SOURCES = "sources.private.jsonl"
 """Name of the file in the result folder; readable for its owner only."""
 HASHED_SOURCES = "sources.hashed.jsonl"
 """Name of the one without paths."""
+SOURCES_KEY = "sources.key"
+"""Name of the file with the key of its hashes; readable for its owner only."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ class FileMark:
 _UNKNOWN = FileMark()
 
 
-class SourceList:
+class SourceList(Closing):
     """The list of a folder, open for adding lines.
 
     Args:
@@ -50,7 +55,7 @@ class SourceList:
 
     def __init__(self, folder: Path, *, hashed: bool = False) -> None:
         self._lines = LineFile(folder / (HASHED_SOURCES if hashed else SOURCES), 0o600)
-        self._name = short_hash if hashed else str
+        self._key = _key(folder) if hashed else None
         self._folders: dict[str, set[str]] = {}
         self._files: dict[str, dict[str, FileMark]] = {}
         for line in self._lines.content.splitlines():
@@ -89,7 +94,8 @@ class SourceList:
 
     def name_of(self, path: str) -> str:
         """Return what stands for a file in this list."""
-        return self._name(os.path.abspath(path))  # noqa: PTH100 (keeps names that are no Unicode)
+        whole = os.path.abspath(path)  # noqa: PTH100 (keeps names that are no Unicode)
+        return whole if self._key is None else hmac.digest(self._key, os.fsencode(whole), "sha256").hex()
 
     def close(self) -> None:
         """Close the file."""
@@ -105,3 +111,17 @@ class SourceList:
 
 def _marked(names: Sequence[str], marks: Sequence[FileMark]) -> dict[str, FileMark]:
     return dict(zip(names, marks or [_UNKNOWN] * len(names), strict=True))
+
+
+def _key(folder: Path) -> bytes:
+    """Return the key of a folder, which is made when there is none."""
+    lines = LineFile(folder / SOURCES_KEY, 0o600)
+    try:
+        known = lines.content.splitlines()
+        if known:
+            return known[0]
+        made = secrets.token_hex(32).encode()
+        lines.append(made)
+        return made
+    finally:
+        lines.close()

@@ -76,7 +76,7 @@ def entries_of(output: Path) -> dict[str, Entry]:
 
 def result_bytes(output: Path) -> dict[str, bytes]:
     """Return every result file, without what tells how the run went."""
-    apart = {".lock", "manifest.jsonl", "sources.private.jsonl", "sources.hashed.jsonl"}
+    apart = {".lock", "manifest.jsonl", "sources.private.jsonl", "sources.hashed.jsonl", "sources.key"}
     files = [path for path in sorted(output.rglob("*")) if path.is_file() and path.name not in apart]
     return {str(path.relative_to(output)): path.read_bytes() for path in files}
 

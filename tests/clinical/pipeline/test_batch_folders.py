@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import subprocess
@@ -231,3 +232,19 @@ def test_the_list_of_sources_is_for_its_owner_only_and_is_learnt_again(tmp_path:
     assert again.folders_of("/in/other.png") == set()
     assert (tmp_path / SOURCES).stat().st_mode & 0o077 == 0
     assert (tmp_path / SOURCES).read_text().count("image-1") == 1
+
+
+def test_hashes_of_sources_are_keyed_by_their_own_folder(tmp_path: Path) -> None:
+    """Who guesses a path cannot try it without the key, nor find it in the results of another run."""
+    names = []
+    for folder in (tmp_path / "one", tmp_path / "two"):
+        folder.mkdir()
+        with SourceList(folder, hashed=True) as sources:
+            sources.add("image-1", ("/in/MEIER.png",))
+            names.append(sources.name_of("/in/MEIER.png"))
+        assert (folder / "sources.key").stat().st_mode & 0o077 == 0
+
+    with SourceList(tmp_path / "one", hashed=True) as again:
+        assert again.folders_of("/in/MEIER.png") == {"image-1"}
+    assert names[0] != names[1]
+    assert hashlib.sha256(b"/in/MEIER.png").hexdigest()[:12] not in "".join(names)
