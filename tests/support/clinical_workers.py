@@ -137,14 +137,15 @@ class StubActor(ray_workers.WorkerActor):
 
 
 def children(parent: int | None = None) -> list[int]:
-    """Return the numbers of a process's children that are alive."""
+    """Return the numbers of a process's children that are alive, without the server that starts programs for tests."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = path.read_text().rpartition(")")[2].split()
         except OSError:
             continue
-        if int(fields[1]) == (parent or os.getpid()) and fields[0] != "Z":
+        is_child = int(fields[1]) == (parent or os.getpid()) and fields[0] != "Z"
+        if is_child and b"warm_server" not in (path.parent / "cmdline").read_bytes():
             found.append(int(path.parent.name))
     return sorted(found)
 

@@ -29,4 +29,5 @@ def main() -> int:
         return int(connection.recv(16) or b"1")
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())
