@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +162,15 @@ def test_a_run_that_is_told_to_end_takes_its_workers_along(work: Path, tmp_path:
     words = ["predict", str(work / "slow"), str(work / "in"), "--output", str(output), "--outputs", "mask,stats"]
     environment = {**os.environ, "PYTHONPATH": str(Path(support.clinical_workers.__file__).parents[1])}
     command = [sys.executable, "-c", program, *words, "--num-workers", "2"]
-    run = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    run = subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # the tests themselves may run where the signal is ignored, which programs inherit
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )
     wait_for_lines(output, 3, run)
     workers = children(run.pid)
     run.send_signal(signal.SIGINT)
