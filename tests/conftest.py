@@ -38,3 +38,12 @@ def parity_root(data_root: Path) -> Path:
 def _fixed_seeds() -> None:
     """Seed every generator before each test."""
     set_determinism(seed=0)
+
+
+@pytest.fixture(scope="session")
+def dicom_samples(data_root: Path) -> Path:
+    """The folder of DICOM samples among the real data, or a skip that says how to bring it."""
+    folder = data_root / "dicom_samples"
+    if not folder.is_dir():
+        pytest.skip("no DICOM samples: set MSRF_DATA_DIR to a folder that holds dicom_samples")
+    return folder

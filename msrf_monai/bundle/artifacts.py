@@ -63,7 +63,7 @@ def examine_artifact(path: Path) -> Artifact:
             return _bare_pickle(path)
         if head[8:9] == b"{" and _is_safetensors(path):
             return Artifact("safetensors")
-    except (OSError, zipfile.BadZipFile, ValueError, RuntimeError, NotImplementedError) as error:
+    except (OSError, zipfile.BadZipFile, ValueError, RuntimeError) as error:
         return Artifact("unknown", problem=f"cannot be read ({type(error).__name__})")
     # the first field of ONNX's outermost message is its version, a small number
     return Artifact("ONNX") if head[:1] == b"\x08" and 0 < head[1] < 32 else Artifact("unknown")

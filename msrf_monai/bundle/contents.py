@@ -102,7 +102,7 @@ def _weights(path: Path) -> list[str]:
 def _extras(path: Path) -> list[str]:
     try:
         extras = extra_files(path)
-    except (OSError, ValueError, zipfile.BadZipFile, RuntimeError, NotImplementedError):
+    except (OSError, ValueError, zipfile.BadZipFile, RuntimeError):
         return ["an extra file in it cannot be read"]
     problems = []
     for name, text in extras.items():

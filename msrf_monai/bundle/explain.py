@@ -171,7 +171,7 @@ def _weights(path: Path, place: str) -> Iterator[Item]:
                 yield from _of_config(parse_json(text, inner), inner, {})
             else:
                 yield Item("unread", inner, "", inner, ("an extra file, which was not read",))
-    except (OSError, ValueError, ConfigError, RuntimeError, NotImplementedError):
+    except (OSError, ValueError, ConfigError, RuntimeError):
         yield Item("unread", place, "", place, ("its extra files cannot be read",))
 
 

@@ -78,7 +78,7 @@ def unpack_bundle(
                     _extract(opened, archive, entries, Path(temporary), limits)
                     # a folder that came meanwhile is not empty, and then this fails and leaves it alone
                     (Path(temporary) / name).rename(target)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise DataError(f"{archive} is no zip that can be read ({_reason(error)}); fetch it again") from error
     except StorageError:
         raise

@@ -160,7 +160,7 @@ def test_page_about_federated_learning_makes_weights_that_the_network_takes(tmp_
         assert len(lines) == 1 + 3 * 2  # three rounds of two epochs
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU it is another matter, which nobody has tried")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="it is about what a computer without a GPU is told")
 def test_export_to_tensorrt_without_a_gpu_ends_as_the_page_says(tmp_path: Path) -> None:
     (command,) = (each for each in documented(COMMANDS, PAGE_FORMS) if not each.is_run)
     assert command.form == "trt_export"

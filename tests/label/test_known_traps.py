@@ -92,7 +92,7 @@ def test_dicom_photographs_and_radiographs_give_the_same_pixels_on_both_pydicoms
     ("path", "name", "field"),
     [
         ("image?image=../app/stock", "x.png", "file"),
-        ("image?image=/tmp/outside", "x.png", "file"),
+        ("image?image=/outside", "x.png", "file"),
         ("image?image=..", "x.png", "file"),
         ("image?image=datastore_v2", "x.json", "file"),
         ("label?image=colour&tag=../../app/lib", "x.png", "label"),

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from support.bundle_runs import BUNDLES, SSR
-from support.label_networks import BrightnessNet
+from support.bundle_runs import BUNDLES
 from support.label_server import LabelServer
 from support.real_data import REPOSITORY
-from support.small_label_bundles import small_bundle
+from support.small_label_bundles import bright_bundle, small_bundle
 
 pytestmark = pytest.mark.label
 SHARES = {"black": 0.0, "quarter": 0.25, "half": 0.5, "bright": 1.0}
@@ -33,12 +29,7 @@ DROPOUT, PASSES = 0.2, 5
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabelServer]:
     """Start the server with a bundle of the network that can be calculated, and score the pictures."""
     root = tmp_path_factory.mktemp("ranking")
-    bundle = small_bundle(SSR, root / "bundles")
-    config: dict[str, Any] = json.loads((bundle / "configs" / "inference.json").read_text())
-    config["network_def"] = {"_target_": "support.label_networks.BrightnessNet", "dropout": 0.0}
-    config |= {"image_size": None, "patch_size": [88, 60]}
-    (bundle / "configs" / "inference.json").write_text(json.dumps(config))
-    torch.save(BrightnessNet().state_dict(), bundle / "models" / "model.pt")
+    bundle = bright_bundle(root / "bundles", [88, 60])
     (root / "pictures").mkdir()
     for name, share in SHARES.items():
         pixels = np.zeros((60, 88), np.uint8)

@@ -83,13 +83,12 @@ class Hospital:
 
 
 @pytest.fixture(scope="module")
-def hospital(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Iterator[Hospital]:
+def hospital(tmp_path_factory: pytest.TempPathFactory, dicom_samples: Path) -> Iterator[Hospital]:
     """Store the samples, and start the server on the archive with all bundles."""
     root = tmp_path_factory.mktemp("hospital")
-    samples = data_root / "dicom_samples"
-    if not samples.is_dir():
-        pytest.skip("no DICOM samples: set MSRF_DATA_DIR to a folder that holds dicom_samples")
-    files = {name: samples / sample if sample else one_slice(samples, root) for name, sample in SERIES.items()}
+    files = {
+        name: dicom_samples / sample if sample else one_slice(dicom_samples, root) for name, sample in SERIES.items()
+    }
     bundles = {path.name: path for path in small_bundles(root / "bundles").values()}
     decide_more(bundles[SSR] / "models" / "model.pt")
     probabilities: dict[tuple[str, str], np.ndarray] = {}

@@ -5,26 +5,22 @@ Needs Chromium, Node and playwright-core; see docs/monai-label.md. The pictures 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
 import pydicom
 import pytest
-import torch
 from dicomweb_client.api import DICOMwebClient
 
 from support.bundle_runs import SSR
-from support.label_networks import BrightnessNet
 from support.label_server import NO_NETWORK, LabelServer
 from support.ohif_label import run_panel
 from support.orthanc import Orthanc
 from support.patient_ct import write_patient_ct
 from support.real_data import REPOSITORY
-from support.small_label_bundles import small_bundle
+from support.small_label_bundles import bright_bundle
 
 pytestmark = [pytest.mark.label, pytest.mark.extended, pytest.mark.realdata]
 WINDOW = (180.0, 400.0)
@@ -45,12 +41,7 @@ def series(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> list[Pa
 def server(tmp_path_factory: pytest.TempPathFactory, data_root: Path, series: list[Path]) -> Iterator[LabelServer]:
     """Start the server on an archive with the CT and a photograph, with a bundle that marks what is bright."""
     root = tmp_path_factory.mktemp("viewer")
-    bundle = small_bundle(SSR, root / "bundles")
-    config: dict[str, Any] = json.loads((bundle / "configs" / "inference.json").read_text())
-    config["network_def"] = {"_target_": "support.label_networks.BrightnessNet", "dropout": 0.0}
-    config |= {"image_size": None, "patch_size": [128, 128]}
-    (bundle / "configs" / "inference.json").write_text(json.dumps(config))
-    torch.save(BrightnessNet().state_dict(), bundle / "models" / "model.pt")
+    bundle = bright_bundle(root / "bundles", [128, 128])
     variables = {
         **NO_NETWORK,
         "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}",

@@ -37,16 +37,14 @@ class Archive:
 
 
 @pytest.fixture(scope="module")
-def archive(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archive]:
+def archive(dicom_samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archive]:
     """Store one series of each kind in Orthanc, and start the server on it, where nothing else is reached."""
     root = tmp_path_factory.mktemp("archive")
-    samples = data_root / "dicom_samples"
-    if not samples.is_dir():
-        pytest.skip("no DICOM samples here: set MSRF_DATA_DIR to the folder that holds dicom_samples")
     bundle = small_bundle(BUNDLE, root / "bundles")
     with Orthanc(root / "orthanc") as pacs:
         for name in KINDS.values():
-            files = [samples / name] if (samples / name).is_file() else sorted((samples / name).iterdir())
+            sample = dicom_samples / name
+            files = [sample] if sample.is_file() else sorted(sample.iterdir())
             for path in files:
                 requests.post(f"{pacs.url}/instances", data=path.read_bytes(), timeout=30).raise_for_status()
         tags = [pacs.get(f"/series/{name}")["MainDicomTags"] for name in pacs.get("/series")]

@@ -16,12 +16,19 @@ from pydicom.encaps import encapsulate, encapsulate_extended
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
 
-from msrf_monai.clinical.slides import RunTiles, SlideResult, TileOptions, open_slide, predict_slide
+from msrf_monai.clinical.slides import RunTiles, SlideLimits, SlideResult, TileOptions, open_slide, predict_slide
 
 Picture = npt.NDArray[np.uint8]
 APERIO = "Aperio Image Library v11.2.1\r\n46000x32914 (256x256) JPEG/RGB Q=70|AppMag = 40|MPP = 0.2500|Patient = SECRET"
 WSI = "1.2.840.10008.5.1.4.1.1.77.1.6"
 SYNTAXES = {"raw": ExplicitVRLittleEndian, "jpeg": JPEGBaseline8Bit, "rle": RLELossless, "j2k": JPEG2000Lossless}
+
+
+def read_all(path: Path, limits: SlideLimits | None = None) -> None:
+    """Open a slide and read all of it."""
+    with open_slide(path, limits) as slide:
+        for number, level in enumerate(slide.info.levels):
+            slide.read_region(number, 0, 0, level.rows, level.columns)
 
 
 def stained(rows: int, columns: int, *, seed: int = 3) -> Picture:

@@ -12,10 +12,11 @@ import torch
 from monai.bundle import ConfigParser
 from PIL import Image
 
-from support.bundle_runs import BUNDLES, Bundle
+from support.bundle_runs import BUNDLES, SSR, Bundle
+from support.label_networks import BrightnessNet
 from support.predictor_bundles import Tiny, gap_threshold, shake
 
-__all__ = ["centre_threshold", "small_bundle", "small_bundles", "write_discs"]
+__all__ = ["bright_bundle", "centre_threshold", "small_bundle", "small_bundles", "write_discs"]
 
 
 def small_bundles(folder: Path, **more: dict[str, Any]) -> dict[str, Path]:
@@ -58,6 +59,26 @@ def small_bundle(bundle: Bundle, folder: Path, training: dict[str, Any] | None =
     network = parser.get_parsed_content("network_def")
     (root / "models").mkdir(exist_ok=True)
     torch.save(shake(network).state_dict(), root / "models" / "model.pt")
+    return root
+
+
+def bright_bundle(folder: Path, patch_size: list[int]) -> Path:
+    """Write the skin bundle with a network that marks what is bright, at the images' own size.
+
+    Args:
+        folder: where its folder is made.
+        patch_size: of the sliding windows.
+
+    Returns:
+        The bundle's folder.
+    """
+    root = small_bundle(SSR, folder)
+    file = root / "configs" / "inference.json"
+    config: dict[str, Any] = json.loads(file.read_text())
+    config["network_def"] = {"_target_": "support.label_networks.BrightnessNet", "dropout": 0.0}
+    config |= {"image_size": None, "patch_size": patch_size}
+    file.write_text(json.dumps(config))
+    torch.save(BrightnessNet().state_dict(), root / "models" / "model.pt")
     return root
 
 

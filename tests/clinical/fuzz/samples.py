@@ -11,7 +11,7 @@ from typing import Any
 
 import nibabel
 import numpy as np
-import pytest
+import tifffile
 from PIL import Image
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
@@ -75,7 +75,6 @@ def slide_samples(folder: Path) -> tuple[dict[str, bytes], dict[str, bytes]]:
     Returns:
         The files to damage, by the names of ``SLIDES``, and those beside them, by path.
     """
-    tifffile = pytest.importorskip("tifffile", reason="pip install 'msrf-monai[slides]' brings it")
     picture = pattern(128, 192, samples=3)
     with tifffile.TiffWriter(folder / "slide.tif") as writer:
         writer.write(picture, tile=(64, 64), compression="jpeg", photometric="rgb", subifds=1)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 
 from msrf_monai.clinical.crashes import CRASHED
 from msrf_monai.clinical.execution import ray_workers
@@ -23,8 +24,6 @@ from msrf_monai.clinical.run_options import RunOptions
 from msrf_monai.errors import ConfigError, EngineError
 from support.clinical_runs import good_pictures, result_bytes, save_picture
 from support.clinical_workers import PROGRAM, StubActor, load, stub_bundle
-
-ray = pytest.importorskip("ray", reason="Ray is not installed; run: pip install 'msrf-monai[scale]'")
 
 TESTS = Path(__file__).resolve().parents[2]
 OPTIONS: dict[str, Any] = {"outputs": ("mask", "stats"), "report": False}

@@ -47,7 +47,6 @@ def test_worker_processes_tell_nothing_planted(planted: Path) -> None:
 
 @pytest.mark.slow
 def test_actors_tell_nothing_planted_and_ray_keeps_nothing(planted: Path) -> None:
-    pytest.importorskip("ray", reason="Ray is not installed; run: pip install 'msrf-monai[scale]'")
     # a short path, for Ray's sockets lie below it
     with tempfile.TemporaryDirectory(prefix="r") as folder:
         done = run(planted, folder, engine="ray")

@@ -8,23 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import openslide
 import pytest
 
 from msrf_monai.clinical.reading import RefusedInput
 from msrf_monai.clinical.slides import SlideLimits, open_slide
-from support.slide_files import halved, stained
+from support.slide_files import halved, read_all, stained
 from support.vendor_slides import write_mirax, write_ndpi, write_vms
 
-openslide = pytest.importorskip("openslide", reason="pip install 'msrf-monai[openslide]' brings it")
-
 PICTURE = stained(128, 192)
-
-
-def read_all(path: Path, limits: SlideLimits | None = None) -> None:
-    """Open a slide and read all of it."""
-    with open_slide(path, limits) as slide:
-        for number, level in enumerate(slide.info.levels):
-            slide.read_region(number, 0, 0, level.rows, level.columns)
 
 
 def refusal(path: Path, limits: SlideLimits | None = None) -> str:

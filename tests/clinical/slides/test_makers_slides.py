@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openslide
 import pytest
+import tifffile
 import torch
 from typer.testing import CliRunner
 
@@ -23,9 +25,6 @@ from msrf_monai.clinical.slides import TileOptions, open_slide, slide_kind
 from support.predictor_bundles import stock_config, stock_metadata
 from support.slide_files import halved, predicted, stain, stained, write_tiff
 from support.vendor_slides import jpeg, write_mirax, write_ndpi, write_vms
-
-openslide = pytest.importorskip("openslide", reason="pip install 'msrf-monai[openslide]' brings it")
-tifffile = pytest.importorskip("tifffile", reason="pip install 'msrf-monai[slides]' brings it")
 
 PICTURE = stained(640, 1152)
 """More than one tile that is read, in both directions, and whole tiles and restart intervals that are stored."""

@@ -19,17 +19,10 @@ from pydicom.dataset import Dataset
 from msrf_monai.clinical.reading import RefusalCode, RefusedInput
 from msrf_monai.clinical.slides import SlideLimits, open_slide
 from msrf_monai.errors import ConfigError
-from support.slide_files import APERIO, compressed, halved, stained, write_tiff, write_wsi
+from support.slide_files import APERIO, compressed, halved, read_all, stained, write_tiff, write_wsi
 
 PICTURE = stained(150, 230)
 HUGE = 4_000_000_000
-
-
-def read_all(path: Path, limits: SlideLimits | None = None) -> None:
-    """Open a slide and read all of it."""
-    with open_slide(path, limits) as slide:
-        for number, level in enumerate(slide.info.levels):
-            slide.read_region(number, 0, 0, level.rows, level.columns)
 
 
 def refusal(path: Path, limits: SlideLimits | None = None) -> str:
