@@ -20,7 +20,7 @@ from msrf_monai.engines.weights import unwrap
 from msrf_monai.files import write_bytes
 from msrf_monai.json_files import write_json
 
-__all__ = ["SaveBest", "save_weights", "versions"]
+__all__ = ["SaveBest", "save_weights", "save_with_record", "versions"]
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -96,20 +96,43 @@ class SaveBest:
         if not (is_best or self.last) or idist.get_rank() != 0:
             return
         network = self.network if self.network is not None else engine.network
-        refuse_non_finite(unwrap(network).state_dict(), epoch=int(state.epoch), path=self.path)
-        digest = save_weights(network, self.path)
-        record = {
-            "sha256": digest,
-            "epoch": int(state.epoch),
-            "metric": state.key_metric_name,
-            "value": float(state.best_metric if is_best else state.metrics[state.key_metric_name]),
-            "seed": self.seed,
-            **_facts(unwrap(network)),
-            "versions": versions(),
-        }
-        write_json(self.path.with_suffix(".json"), record)
+        value = float(state.best_metric if is_best else state.metrics[state.key_metric_name])
+        record = save_with_record(
+            network, self.path, epoch=int(state.epoch), metric=state.key_metric_name, value=value, seed=self.seed
+        )
         what = "is the best so far" if is_best else "was saved"
         _LOGGER.info("epoch %d %s (%s %.4f): %s", record["epoch"], what, record["metric"], record["value"], self.path)
+
+
+def save_with_record(
+    network: nn.Module, path: Path, *, epoch: int, metric: str | None, value: float | None, seed: int | None
+) -> dict[str, Any]:
+    """Write weights, and beside them the JSON file that says what they are.
+
+    Args:
+        network: whose weights.
+        path: of the weights; the record's has the suffix ``.json``.
+        epoch: after which they are saved.
+        metric: name of what validation measured; None without a validation.
+        value: what it measured.
+        seed: of the run.
+
+    Returns:
+        The record.
+
+    Raises:
+        StorageError: when the files cannot be written.
+        NonFiniteLossError: when a parameter or buffer is NaN or infinite; an older file stays.
+    """
+    refuse_non_finite(unwrap(network).state_dict(), epoch=epoch, path=path)
+    record = {
+        "sha256": save_weights(network, path),
+        **{"epoch": epoch, "metric": metric, "value": value, "seed": seed},
+        **_facts(unwrap(network)),
+        "versions": versions(),
+    }
+    write_json(path.with_suffix(".json"), record)
+    return record
 
 
 def _facts(network: nn.Module) -> dict[str, Any]:

@@ -9,10 +9,7 @@ from typing import Any
 import ignite.distributed as idist
 from ignite.engine import Events
 
-from msrf_monai.engines.best import save_weights, versions
-from msrf_monai.engines.finite import refuse_non_finite
-from msrf_monai.engines.weights import unwrap
-from msrf_monai.json_files import write_json
+from msrf_monai.engines.best import save_with_record
 
 __all__ = ["SaveUnvalidated"]
 
@@ -53,16 +50,7 @@ class SaveUnvalidated:
         was_validated = state.iteration > 0 or state.best_metric_epoch > 0
         if was_validated or engine.state.iteration == 0 or idist.get_rank() != 0:
             return
-        network = unwrap(self.validator.network)
-        refuse_non_finite(network.state_dict(), epoch=int(engine.state.epoch), path=self.path)
-        digest = save_weights(network, self.path)
-        record = {
-            "sha256": digest,
-            "epoch": int(engine.state.epoch),
-            "metric": None,
-            "value": None,
-            "seed": self.seed,
-            "versions": versions(),
-        }
-        write_json(self.path.with_suffix(".json"), record)
+        record = save_with_record(
+            self.validator.network, self.path, epoch=int(engine.state.epoch), metric=None, value=None, seed=self.seed
+        )
         _LOGGER.info("no validation took place; epoch %d was saved: %s", record["epoch"], self.path)
