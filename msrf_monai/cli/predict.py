@@ -163,7 +163,8 @@ def _show_plan(job: _Job) -> int:
     elif not job.quiet:
         for each in planned:
             typer.echo(_line(each))
-        typer.echo(f"{len(planned)} inputs for {name} {version}; nothing was done")
+        inputs = sum(each.action != "take back" for each in planned)
+        typer.echo(f"{inputs} inputs for {name} {version}; nothing was done")
     return code
 
 

@@ -71,6 +71,8 @@ class PlannedInput:
     """Name of the selection that chose it; empty without rules."""
     key: str = ""
     """What names it wherever its files lie, such as its UIDs; empty where only the path does."""
+    instances: tuple[str, ...] = ()
+    """SOP Instance UID of each file of a DICOM slide."""
     is_slide: bool = False
     """It is a whole slide, which is read by tiles; ``paths`` are the files of its series."""
     shows_name: bool = False
@@ -223,7 +225,9 @@ def _sort_out(found: dict[str, _Found], limits: Limits) -> tuple[list[PlannedInp
     dicom = [Path(path) for path, kind in kinds.items() if kind == "dicom"]
     left = (owned - named) | set(map(str, dicom))
     planned = [each for path, each in singles.items() if path not in left]
-    planned += [PlannedInput(files, key=f"series:{uid}", is_slide=True) for uid, files in dicom_slides(slides)]
+    planned += [
+        PlannedInput(each.files, key=each.key, instances=each.instances, is_slide=True) for each in dicom_slides(slides)
+    ]
     return planned, [path for path in dicom if path not in set(slides)]
 
 

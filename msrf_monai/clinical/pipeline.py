@@ -24,7 +24,7 @@ from msrf_monai.clinical.naming import short_hash
 from msrf_monai.clinical.privacy import PrivateLogs
 from msrf_monai.clinical.result_folder import ResultFolder
 from msrf_monai.clinical.run_options import RunOptions, RunResult
-from msrf_monai.clinical.sent_again import marks_of, settle
+from msrf_monai.clinical.sent_again import SUPERSEDED, marks_of, settle
 from msrf_monai.clinical.sources import SourceList
 from msrf_monai.errors import MissingExtraError
 from msrf_monai.runtime import versions
@@ -215,7 +215,7 @@ class PredictionRun:
         """Take back what ``note_absent`` has said, if it has."""
         folder = _absent_name(key)
         if folder in self.entries and self.entries[folder].state == "failed":
-            self._note(key, "skipped", "superseded", "it could be had since; its results are under other names")
+            self._note(key, "skipped", SUPERSEDED, "it could be had since; its results are under other names")
 
     def _note(self, key: str, state: State, code: str, reason: str) -> Entry:
         folder = _absent_name(key)
@@ -298,7 +298,7 @@ def _supersede(superseded: Mapping[str, str], results: ResultFolder, ledger: Led
         entry = ledger.entries[folder]
         results.discard(folder)
         ledger.append(
-            Entry(entry.input, folder, entry.digest, "skipped", "superseded", reason, attempt=entry.attempt + 1)
+            Entry(entry.input, folder, entry.digest, "skipped", SUPERSEDED, reason, attempt=entry.attempt + 1)
         )
 
 

@@ -16,7 +16,9 @@ from msrf_monai.clinical.privacy import PrivateLogs
 from msrf_monai.clinical.reading import open_case
 from msrf_monai.clinical.result_folder import ResultFolder
 from msrf_monai.clinical.run_options import RunOptions
+from msrf_monai.clinical.sent_again import SUPERSEDED, settle
 from msrf_monai.clinical.slides import open_slide
+from msrf_monai.clinical.sources import KnownSources
 from msrf_monai.errors import ConfigError, DataError
 from msrf_monai.json_files import read_json
 
@@ -30,8 +32,9 @@ class Planned:
     input: str
     """See ``Entry.input``."""
     folder: str
-    action: Literal["predict", "keep", "refuse", "skip"]
-    """``keep``: an earlier run has finished it, as far as its digest says."""
+    action: Literal["predict", "keep", "refuse", "skip", "take back"]
+    """``keep``: an earlier run has finished it, as far as its digest says; ``take back``: an earlier run's result goes,
+    since what it was made of has changed or makes other inputs now."""
     code: str = ""
     reason: str = ""
     kind: str = ""
@@ -54,7 +57,7 @@ def preview(inputs: Iterable[str | os.PathLike[str]], output: str | os.PathLike[
         **options: as ``predict``.
 
     Returns:
-        One for each input, in the order of the run.
+        One for each input, in the order of the run, then one for each earlier result that goes.
 
     Raises:
         InputError: when there are no inputs, or the result folder holds something else.
@@ -70,13 +73,16 @@ def preview(inputs: Iterable[str | os.PathLike[str]], output: str | os.PathLike[
     with PrivateLogs().active():
         given = expand_patterns(inputs)
         plan = plan_inputs(given, settings.input_options(results.root))
-        found = [_foreseen(each, entries.get(each.folder), results, settings) for each in plan]
-    if settings.hide_names:
-        return found
-    return [
-        replace(each, path=_as_given(planned.paths[0], given)) if _needs_path(each, planned) else each
-        for each, planned in zip(found, plan, strict=True)
-    ]
+        sources = KnownSources.of(results.root, hashed=not settings.source_list)
+        settled = settle(plan, entries, sources, settings.limits)
+        found = [_foreseen(each, entries.get(each.folder), results, settings) for each in settled.plan]
+    if not settings.hide_names:
+        found = [
+            replace(each, path=_as_given(planned.paths[0], given)) if _needs_path(each, planned) else each
+            for each, planned in zip(found, settled.plan, strict=True)
+        ]
+    gone = settled.superseded.items()
+    return found + [Planned(entries[folder].input, folder, "take back", SUPERSEDED, why) for folder, why in gone]
 
 
 def bundle_identity(bundle: str | os.PathLike[str]) -> tuple[str, str]:

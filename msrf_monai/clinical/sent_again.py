@@ -1,7 +1,9 @@
 """What becomes of earlier results when some of their files are given again, under another input's name.
 
 A result goes only when what it was made of is known to have changed, or when all its files are in the plan and make
-other inputs now. A part of a volume that comes again unchanged takes nothing away, and is no input of its own.
+other inputs now. A part of a volume that comes again unchanged takes nothing away, and is no input of its own. Some
+files of a DICOM slide take nothing away either, but are predicted by themselves: whether they have changed would have
+to be read from gigabytes.
 """
 
 from __future__ import annotations
@@ -22,13 +24,15 @@ from msrf_monai.clinical.reading.regular import digest_of, read_head, read_regul
 from msrf_monai.clinical.reading.series import VolumeSlices
 from msrf_monai.clinical.reading.volume_file import joint_digest
 from msrf_monai.clinical.slide_inputs import head_limits
-from msrf_monai.clinical.sources import FileMark, SourceList
+from msrf_monai.clinical.sources import FileMark, KnownSources
 
-__all__ = ["ALREADY_IN_VOLUME", "Settled", "marks_of", "settle"]
+__all__ = ["ALREADY_IN_VOLUME", "SUPERSEDED", "Settled", "marks_of", "settle"]
 
 ALREADY_IN_VOLUME = "already_in_volume"
 """Code of an input that is an unchanged part of a volume whose result stands."""
-_SETTLED = ("superseded", ALREADY_IN_VOLUME)
+SUPERSEDED = "superseded"
+"""Code of a result that was taken back."""
+_SETTLED = (SUPERSEDED, ALREADY_IN_VOLUME)
 
 
 @dataclass(frozen=True)
@@ -78,14 +82,19 @@ class _Earlier:
 
 
 def marks_of(planned: PlannedInput) -> tuple[FileMark, ...]:
-    """Return what tells whether the files of an input change; nothing for what is opened when its turn comes."""
+    """Return what tells whether the files of an input change; nothing for what is opened when its turn comes.
+
+    The files of a slide may be gigabytes, so that only their UIDs are known.
+    """
     if planned.case is None:
-        return ()
+        return tuple(FileMark("", _hashed(uid)) for uid in planned.instances)
     pixels = planned.case.pixels
     return tuple(map(_mark_of_case, pixels.cases if isinstance(pixels, VolumeSlices) else (planned.case,)))
 
 
-def settle(plan: Sequence[PlannedInput], entries: Mapping[str, Entry], sources: SourceList, limits: Limits) -> Settled:
+def settle(
+    plan: Sequence[PlannedInput], entries: Mapping[str, Entry], sources: KnownSources, limits: Limits
+) -> Settled:
     """Decide what a plan takes back of earlier results, and which of its inputs are in one of these already.
 
     Args:
@@ -120,7 +129,7 @@ def _stands(entry: Entry | None) -> bool:
 
 
 def _skipped(
-    planned: PlannedInput, before: Entry | None, kept: Mapping[str, _Earlier], sources: SourceList
+    planned: PlannedInput, before: Entry | None, kept: Mapping[str, _Earlier], sources: KnownSources
 ) -> PlannedInput:
     """Return an input as it is, or skipped where it is a part of a volume that is kept."""
     is_done = planned.case is not None and before is not None and before.state == "done"

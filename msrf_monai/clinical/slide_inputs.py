@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from msrf_monai.clinical.reading import Limits, RefusedInput
 from msrf_monai.clinical.slides import SlideLimits, open_slide
-from msrf_monai.clinical.slides.dicom import series_of
+from msrf_monai.clinical.slides.dicom import WsiIdentity, identity_of
 from msrf_monai.clinical.slides.files import SlideFile
 from msrf_monai.clinical.slides.makers import makers_slide, may_be_makers
 from msrf_monai.clinical.slides.tiff_structure import is_tiff
 from msrf_monai.errors import MissingExtraError
 
-__all__ = ["PART_OF_ANOTHER", "dicom_slides", "files_of_slide", "head_limits", "is_dicom_slide"]
+__all__ = ["PART_OF_ANOTHER", "DicomSlide", "dicom_slides", "files_of_slide", "head_limits", "is_dicom_slide"]
 
 PART_OF_ANOTHER = "part_of_another"
 """The code of a file that another one names as a part of its own, such as a slide its pictures."""
@@ -31,19 +31,34 @@ def is_dicom_slide(head: bytes) -> bool:
     return _SOP_CLASS in head
 
 
-def dicom_slides(paths: Iterable[Path]) -> list[tuple[str, tuple[str, ...]]]:
+@dataclass(frozen=True)
+class DicomSlide:
+    """The files of a whole slide, which is a series in a folder."""
+
+    files: tuple[str, ...]
+    instances: tuple[str, ...]
+    """SOP Instance UID of each file; empty where it has none."""
+
+    @property
+    def key(self) -> str:
+        """What names it wherever its files lie, and tells it from a part of it."""
+        return f"slide:{' '.join(sorted(self.instances))}" if all(self.instances) else ""
+
+
+def dicom_slides(paths: Iterable[Path]) -> list[DicomSlide]:
     """Group DICOM files of whole slides.
 
     Args:
         paths: the files.
 
     Returns:
-        For each slide, that is for each series in a folder, its series instance UID and its files, sorted.
+        Each slide, its files sorted.
     """
-    groups: dict[tuple[str, str], list[str]] = {}
+    groups: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for path in paths:
-        groups.setdefault((str(path.parent), series_of(path, SlideLimits()) or str(path)), []).append(str(path))
-    return [(series, tuple(sorted(files))) for (_, series), files in groups.items()]
+        found = identity_of(path, SlideLimits()) or WsiIdentity(str(path), "")
+        groups.setdefault((str(path.parent), found.series), []).append((str(path), found.instance))
+    return [DicomSlide(*zip(*sorted(slide), strict=True)) for slide in groups.values()]
 
 
 def files_of_slide(path: Path, head: bytes, limits: Limits) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from msrf_monai.clinical.line_file import LineFile
 from msrf_monai.files import Closing
 
-__all__ = ["HASHED_SOURCES", "SOURCES", "SOURCES_KEY", "FileMark", "SourceList"]
+__all__ = ["HASHED_SOURCES", "SOURCES", "SOURCES_KEY", "FileMark", "KnownSources", "SourceList"]
 
 SOURCES = "sources.private.jsonl"
 """Name of the file in the result folder; readable for its owner only."""
@@ -42,7 +42,59 @@ class FileMark:
 _UNKNOWN = FileMark()
 
 
-class SourceList(Closing):
+class KnownSources:
+    """What a list says.
+
+    Args:
+        content: its lines.
+        key: of the hashes that stand for the paths; None where the paths themselves are written.
+    """
+
+    def __init__(self, content: bytes, key: bytes | None) -> None:
+        self._key = key
+        self._folders: dict[str, set[str]] = {}
+        self._files: dict[str, dict[str, FileMark]] = {}
+        for line in content.splitlines():
+            try:
+                values = json.loads(line)
+                marks = [FileMark(*map(str, mark)) for mark in values.get("marks", ())]
+                self._learn(values["folder"], _marked(values["sources"], marks))
+            except (ValueError, KeyError, TypeError, AttributeError):
+                continue  # nothing but a convenience is lost
+
+    @classmethod
+    def of(cls, folder: Path, *, hashed: bool = False) -> KnownSources:
+        """Read the list of a result folder and leave all as it is; a file that is missing says nothing.
+
+        Args:
+            folder: the result folder.
+            hashed: read hashes instead of paths.
+        """
+        key = (_content(folder / SOURCES_KEY).splitlines() or [b""])[0] if hashed else None
+        return cls(_content(folder / (HASHED_SOURCES if hashed else SOURCES)), key)
+
+    def folders_of(self, path: str) -> frozenset[str]:
+        """Return the folders whose results were made from a file, in this run or before."""
+        return frozenset(self._folders.get(self.name_of(path), ()))
+
+    def files_of(self, folder: str) -> Mapping[str, FileMark]:
+        """Return the files behind a result in their order, by what ``name_of`` calls them."""
+        return self._files.get(folder, {})
+
+    def name_of(self, path: str) -> str:
+        """Return what stands for a file in this list."""
+        whole = os.path.abspath(path)  # noqa: PTH100 (keeps names that are no Unicode)
+        return whole if self._key is None else hmac.digest(self._key, os.fsencode(whole), "sha256").hex()
+
+    def _learn(self, folder: str, files: dict[str, FileMark]) -> None:
+        for name in self._files.get(folder, {}):
+            self._folders[name].discard(folder)
+        for name in files:
+            self._folders.setdefault(name, set()).add(folder)
+        self._files[folder] = files
+
+
+class SourceList(KnownSources, Closing):
     """The list of a folder, open for adding lines.
 
     Args:
@@ -55,16 +107,7 @@ class SourceList(Closing):
 
     def __init__(self, folder: Path, *, hashed: bool = False) -> None:
         self._lines = LineFile(folder / (HASHED_SOURCES if hashed else SOURCES), 0o600)
-        self._key = _key(folder) if hashed else None
-        self._folders: dict[str, set[str]] = {}
-        self._files: dict[str, dict[str, FileMark]] = {}
-        for line in self._lines.content.splitlines():
-            try:
-                values = json.loads(line)
-                marks = [FileMark(*map(str, mark)) for mark in values.get("marks", ())]
-                self._learn(values["folder"], _marked(values["sources"], marks))
-            except (ValueError, KeyError, TypeError, AttributeError):
-                continue  # nothing but a convenience is lost
+        super().__init__(self._lines.content, _key(folder) if hashed else None)
 
     def add(self, folder: str, paths: tuple[str, ...], marks: Sequence[FileMark] = ()) -> None:
         """Note the files behind a result, in the place of those that were noted before.
@@ -84,33 +127,20 @@ class SourceList(Closing):
             self._lines.append(json.dumps({"folder": folder, "sources": names, **told}).encode())
             self._learn(folder, files)
 
-    def folders_of(self, path: str) -> frozenset[str]:
-        """Return the folders whose results were made from a file, in this run or before."""
-        return frozenset(self._folders.get(self.name_of(path), ()))
-
-    def files_of(self, folder: str) -> Mapping[str, FileMark]:
-        """Return the files behind a result in their order, by what ``name_of`` calls them."""
-        return self._files.get(folder, {})
-
-    def name_of(self, path: str) -> str:
-        """Return what stands for a file in this list."""
-        whole = os.path.abspath(path)  # noqa: PTH100 (keeps names that are no Unicode)
-        return whole if self._key is None else hmac.digest(self._key, os.fsencode(whole), "sha256").hex()
-
     def close(self) -> None:
         """Close the file."""
         self._lines.close()
 
-    def _learn(self, folder: str, files: dict[str, FileMark]) -> None:
-        for name in self._files.get(folder, {}):
-            self._folders[name].discard(folder)
-        for name in files:
-            self._folders.setdefault(name, set()).add(folder)
-        self._files[folder] = files
-
 
 def _marked(names: Sequence[str], marks: Sequence[FileMark]) -> dict[str, FileMark]:
     return dict(zip(names, marks or [_UNKNOWN] * len(names), strict=True))
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
 
 
 def _key(folder: Path) -> bytes:

@@ -17,6 +17,7 @@ from PIL import Image
 from msrf_monai.clinical.writing.segments import COLOURS
 from msrf_monai.label.guard import guarded
 from msrf_monai.label.polygons import annotation_of
+from msrf_monai.label.submitted_outlines import with_masks
 from msrf_monai.optional import require
 
 __all__ = ["BundleAppMixin", "mask_extension"]
@@ -84,8 +85,8 @@ class BundleAppMixin:
         return {"file": _polygon_file(answer, request.get("output") or "dsa"), "params": answer}
 
     def init_datastore(self) -> Any:
-        """Refuse ids and tags that lead out of the folder of images; see ``msrf_monai.label.guard``."""
-        return guarded(super().init_datastore())  # type: ignore[misc]
+        """Refuse ids and tags that lead out of the folder of images, and take outlines as masks."""
+        return guarded(with_masks(super().init_datastore(), self._numbers))  # type: ignore[misc]
 
     def init_remote_datastore(self) -> Any:
         """Give each series by its file in the cache, and leave no other copy of it behind.
@@ -113,6 +114,15 @@ class BundleAppMixin:
             active = require("monailabel.tasks.activelearning.epistemic", "label")
             strategies["epistemic"] = active.Epistemic()
         return strategies
+
+    def _numbers(self) -> dict[str, int]:
+        """Return the class number of each label on which all bundles that know it agree."""
+        found: dict[str, set[int]] = {}
+        for task in self._infers.values():  # type: ignore[attr-defined]
+            for label, number in task.info()["labels"].items():
+                found.setdefault(str(label).lower(), set()).add(int(number))
+        agreed = {label: numbers.pop() for label, numbers in found.items() if len(numbers) == 1}
+        return {label: number for label, number in agreed.items() if 0 < number < 256}
 
     def _path_of(self, image: Any, datastore: Any) -> str:
         if not isinstance(image, str):

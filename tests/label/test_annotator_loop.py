@@ -102,7 +102,7 @@ def test_a_page_has_to_say_that_it_sends_json(desk: Desk) -> None:
     assert answer.status_code == 422
 
 
-def test_qupath_s_outlines_are_kept_as_they_are_and_train_nothing(desk: Desk) -> None:
+def test_qupath_s_outlines_train_as_a_mask(desk: Desk) -> None:
     server = desk.server
     asked = {"image": "", "patch_size": [1024, 1024], "image_size": [0, 0]}
 
@@ -112,29 +112,43 @@ def test_qupath_s_outlines_are_kept_as_they_are_and_train_nothing(desk: Desk) ->
     next_patch = server.post("/activelearning/first", json=patch).json()
     exists = requests.head(f"{server.url}/datastore/image?image={sample['id']}", timeout=60)
     missing = requests.head(f"{server.url}/datastore/image?image=nobody", timeout=60)
-    saved = server.put(
-        f"/datastore/label?image={sample['id']}",
-        files={"label": ("case_0123.xml", OUTLINES, "application/xml")},
-        data={"params": "{}"},
-    )
+    saved = submit(server, sample["id"], OUTLINES)
 
     assert (sample["id"], Path(sample["path"])) == ("case_0", desk.pictures / "case_0.png")
     # "Next Patch (from current Image)" names no patch: QuPath would draw a rectangle without a size
     assert "bbox" not in next_patch
     assert (exists.status_code, missing.status_code) == (200, 404)
     assert saved.json() == {"image": "case_0", "label": "case_0"}
-    kept = desk.pictures / "labels" / "final" / "case_0.xml"
-    assert kept.read_text() == OUTLINES
+    kept = desk.pictures / "labels" / "final" / "case_0.png"
+    mask = np.asarray(Image.open(kept))
+    assert mask.shape == desk.truth("case_0").shape
+    assert np.array_equal(np.unique(mask), [0, 1])
+    assert mask.sum() == pytest.approx(200, abs=10)  # half of 20 times 20
+    assert (mask[16, 30], mask[33, 30], mask[36, 30]) == (1, 1, 0)
     assert server.post("/activelearning/first", json=asked).json()["id"] == "case_1"
 
-    before, said = sha256_of(desk.weights), len(server.said())
+    before = sha256_of(desk.weights)
     training = server.post(f"/train/{NAME}?run_sync=true", json={"max_epochs": 1, "val_split": 0, "device": "cpu"})
     requests.delete(f"{server.url}/datastore/label?id=case_0&tag=final", timeout=60)
 
-    assert training.status_code == 500
-    assert "case_0.xml is not an image" in server.said()[said:]
-    assert sha256_of(desk.weights) == before
+    assert training.status_code == 200
+    assert sha256_of(desk.weights) != before
     assert not kept.exists()
+
+
+def test_outlines_of_an_unknown_class_are_refused_and_nothing_is_saved(desk: Desk) -> None:
+    refused = submit(desk.server, "case_1", OUTLINES.replace("lesion", "Other"))
+
+    assert refused.status_code == 400
+    assert "'Other'" in refused.json()["detail"]
+    assert "lesion" in refused.json()["detail"]
+    assert not list(desk.pictures.glob("labels/final/case_1.*"))
+
+
+def submit(server: LabelServer, image: str, outlines: str) -> requests.Response:
+    """Do what QuPath's ``Submit Label`` does."""
+    files = {"label": (f"{image}123.xml", outlines, "application/xml")}
+    return server.put(f"/datastore/label?image={image}", files=files, data={"params": "{}"})
 
 
 def test_slicer_uploads_labels_trains_and_gets_a_better_mask(desk: Desk, tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ _OPTIONS = (
     *("outputs", "device", "backend", "tta", "threshold", "num_threads", "overrides", "convert_unusual"),
     *("seg2d_geometry", "repeatable_uids", "thumbnails", "readers"),
 )
-_AS_THEY_ARE = ("label", "folder", "skipped", "flags", "choice", "key", "is_slide", "shows_name")
+_AS_THEY_ARE = ("label", "folder", "skipped", "flags", "choice", "key", "instances", "is_slide", "shows_name")
 
 
 def encode(message: Message) -> bytes:

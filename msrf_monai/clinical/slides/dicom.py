@@ -22,7 +22,8 @@ from msrf_monai.clinical.slides.limits import SlideLimits
 from msrf_monai.errors import MissingExtraError
 from msrf_monai.optional import require
 
-__all__ = ["WSI_CLASS", "WsiFile", "open_dicom_levels", "read_wsi_header", "series_of"]
+__all__ = ["WSI_CLASS", "WsiFile", "WsiIdentity", "identity_of", "open_dicom_levels", "read_wsi_header"]
+__all__ += ["series_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +32,15 @@ WSI_CLASS = "1.2.840.10008.5.1.4.1.1.77.1.6"
 
 _SERIES = 0x0020000E
 _PIXELS = 0x7FE00001
+
+
+@dataclass(frozen=True)
+class WsiIdentity:
+    """What a file of a slide is called."""
+
+    series: str
+    instance: str
+    """SOP Instance UID; empty when the file has none."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +112,12 @@ def read_wsi_header(path: Path, limits: SlideLimits) -> WsiFile:
 
 def series_of(path: Path, limits: SlideLimits) -> str | None:
     """Return the series that a file of a slide belongs to, reading no further; None when it is no such file."""
+    found = identity_of(path, limits)
+    return found.series if found else None
+
+
+def identity_of(path: Path, limits: SlideLimits) -> WsiIdentity | None:
+    """Return what a file of a slide is called, reading no further than its series; None when it is no such file."""
     try:
         with SlideFile(path, limits) as file:
             if not is_dicom(file.head):
@@ -110,8 +126,9 @@ def series_of(path: Path, limits: SlideLimits) -> str | None:
             with quiet_pydicom():
                 stream = io.BufferedReader(BoundedReader(file, limits.header_bytes))
                 header = partial(stream, stop_when=lambda tag, vr, length: int(tag) > _SERIES)
+                series = str(header.get("SeriesInstanceUID") or "")
                 is_slide = str(header.get("SOPClassUID")) == WSI_CLASS
-                return str(header.get("SeriesInstanceUID") or "") or None if is_slide else None
+                return WsiIdentity(series, str(header.get("SOPInstanceUID") or "")) if is_slide and series else None
     except MissingExtraError:
         raise
     except Exception as error:  # a neighbour that cannot be read is no level of this slide

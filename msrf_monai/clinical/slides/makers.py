@@ -113,7 +113,7 @@ def _in_tiff(file: SlideFile, limits: SlideLimits) -> MakersSlide | None:
         return None  # who reads it as TIFF says what is wrong with it
     if software.startswith("MedScan"):
         # OpenSlide looks for a photograph of the glass under this name
-        photograph = file.path.with_suffix(".Full")
+        (photograph,) = _beside(file.path.parent, [file.path.with_suffix(".Full").name], limits)
         return MakersSlide("trestle", (photograph,) if photograph.exists() else ())
     return None
 

@@ -137,3 +137,43 @@ def test_windows_need_probabilities() -> None:
     assert WindowNetwork(TissuePredictor())(windows).shape == (1, 1, 64, 80)
     with pytest.raises(InputError, match="keeps no probabilities"):
         WindowNetwork(Hard())(windows)
+
+
+@pytest.mark.parametrize("source_list", [True, False], ids=["with-list", "without-list"])
+def test_a_level_that_comes_again_alone_leaves_the_result_of_its_slide(tmp_path: Path, source_list: bool) -> None:
+    picture = stained(150, 210)
+    (tmp_path / "in").mkdir()
+    write_wsi(tmp_path / "in" / "a.dcm", picture, kind="raw")
+    write_wsi(tmp_path / "in" / "b.dcm", halved(picture), kind="raw", number=1, mpp=1.0)
+    options: dict[str, Any] = {"outputs": ("mask",), "report": False, "source_list": source_list}
+    predict(TissuePredictor(), tmp_path / "in", tmp_path / "out", **options)
+    before, whole = result_bytes(tmp_path / "out"), only_entry(tmp_path / "out")
+
+    (tmp_path / "in" / "a.dcm").unlink()
+    part = predict(TissuePredictor(), tmp_path / "in", tmp_path / "out", resume=True, **options)
+
+    assert (part.done, part.kept) == (1, 0)
+    found = {entry.folder: entry for entry in read_manifest(tmp_path / "out").entries}
+    assert found.pop(whole.folder) == whole
+    assert before.items() <= result_bytes(tmp_path / "out").items()
+    (small,) = found.values()
+    mask = tifffile.imread(tmp_path / "out" / small.outputs[0].path)
+    assert np.array_equal(mask, halved(picture)[..., 1] < 150)
+
+
+def test_a_slide_that_comes_in_two_deliveries_ends_as_one_result(tmp_path: Path) -> None:
+    picture = stained(150, 210)
+    (tmp_path / "in").mkdir()
+    options: dict[str, Any] = {"outputs": ("mask",), "report": False}
+    write_wsi(tmp_path / "in" / "b.dcm", halved(picture), kind="raw", number=1, mpp=1.0)
+    predict(TissuePredictor(), tmp_path / "in", tmp_path / "out", **options)
+    first = only_entry(tmp_path / "out")
+
+    write_wsi(tmp_path / "in" / "a.dcm", picture, kind="raw")
+    predict(TissuePredictor(), tmp_path / "in", tmp_path / "out", resume=True, **options)
+
+    found = {entry.folder: entry for entry in read_manifest(tmp_path / "out").entries}
+    assert found.pop(first.folder).code == "superseded"
+    (whole,) = found.values()
+    assert whole.state == "done"
+    assert np.array_equal(tifffile.imread(tmp_path / "out" / whole.outputs[0].path), picture[..., 1] < 150)

@@ -15,6 +15,7 @@ from msrf_monai.clinical.ledger import Entry, read_manifest
 from msrf_monai.clinical.pacs.inbox import Inbox
 from msrf_monai.clinical.pacs.service import Service, ServiceOptions
 from msrf_monai.clinical.pipeline import PredictionRun, predict
+from msrf_monai.clinical.preview import preview
 from msrf_monai.clinical.run_options import RunOptions
 from support.clinical_runs import ThresholdPredictor, result_bytes, save_picture
 from support.dicom_files import as_bytes, image_dataset, pattern
@@ -170,13 +171,31 @@ def test_one_file_of_a_folder_that_was_predicted_whole(
     predict(ThresholdPredictor(), folder, output, **settings)
     before = result_bytes(output)
 
+    (foreseen,) = preview([series[0]], output, resume=True, **settings)
     found = predict(ThresholdPredictor(), series[0], output, resume=True, **settings)
     after = predict(ThresholdPredictor(), folder, output, resume=True, **settings)
 
+    assert (foreseen.action, foreseen.code) == ("skip", "already_in_volume")
     assert (found.done, found.failed, found.skipped) == (0, 0, 1)
     assert (after.done, after.kept) == (1, 1)
     assert result_bytes(output) == before
     assert sorted(entry.code for entry in entries(output).values()) == ["", "already_in_volume"]
+
+
+def test_a_dry_run_tells_which_result_will_go(series: list[Path], tmp_path: Path, settings: dict[str, Any]) -> None:
+    output = tmp_path / "out"
+    predict(ThresholdPredictor(), series[0].parent, output, **settings)
+    volume, before = volume_of(output), {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+    change(series[1])
+
+    *inputs, gone = preview([series[1]], output, resume=True, **settings)
+
+    assert [each.action for each in inputs] == ["predict"]
+    assert (gone.action, gone.folder, gone.code) == ("take back", volume.folder, "superseded")
+    assert "have changed" in gone.reason
+    assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == before
+    predict(ThresholdPredictor(), series[1], output, resume=True, **settings)
+    assert entries(output)[volume.folder].code == "superseded"
 
 
 def test_another_object_under_a_path_that_is_used_again(tmp_path: Path, settings: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from msrf_monai.clinical.reading import RefusedInput
 from msrf_monai.clinical.slides import SlideLimits, open_slide
-from support.slide_files import halved, read_all, stained
+from support.slide_files import halved, read_all, stained, write_tiff
 from support.vendor_slides import write_mirax, write_ndpi, write_vms
 
 PICTURE = stained(128, 192)
@@ -114,6 +114,16 @@ def test_links_out_of_the_folder_of_a_slide_are_refused(tmp_path: Path, part: st
     (tmp_path / "in" / part).symlink_to(tmp_path / "elsewhere")
 
     assert refusal(tmp_path / "in" / "m.mrxs") == "link_outside"
+
+
+@pytest.mark.usefixtures("unopened")
+def test_a_photograph_of_the_glass_that_leads_out_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    write_tiff(tmp_path / "in" / "t.tif", PICTURE, levels=1, software="MedScan", description="a=b")
+    (tmp_path / "elsewhere").write_bytes(b"")
+    (tmp_path / "in" / "t.Full").symlink_to(tmp_path / "elsewhere")
+
+    assert refusal(tmp_path / "in" / "t.tif") == "link_outside"
 
 
 @pytest.mark.usefixtures("unopened")
