@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from msrf_monai.clinical.crashes import CRASH, JOURNAL
+from msrf_monai.clinical.desks import DESK, OLD, TakenAwayError
 from msrf_monai.clinical.ledger import MANIFEST, OutputRecord
 from msrf_monai.clinical.lock import LOCK
 from msrf_monai.clinical.naming import is_safe_name
@@ -18,7 +19,7 @@ from msrf_monai.files import sha256_of
 
 __all__ = ["ResultFolder"]
 
-_PART, _OLD = ".part-", ".old-"
+_PART = ".part-"
 _OURS = (LOCK, JOURNAL, CRASH, DELIVERIES)
 
 
@@ -27,10 +28,12 @@ class ResultFolder:
 
     Args:
         root: the folder; ``check_is_ours`` and ``make`` come first.
+        desk: name of the worker's desk in it, of ``open_desk``; none for the run that holds the folder.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, desk: str = "") -> None:
         self.root = root
+        self._desk = root / desk
 
     def check_is_ours(self) -> None:
         """Refuse a folder that holds something else, before anything is changed in it.
@@ -65,9 +68,9 @@ class ResultFolder:
 
     def clean(self) -> None:
         """Remove what a run that was killed had not finished."""
-        for path in list(self.root.iterdir()):
-            if path.name.startswith((_PART, _OLD)):
-                _remove(path)
+        for name in self._names():
+            if name.startswith((_PART, OLD)):
+                _remove(self.root / name)
 
     @contextmanager
     def publish(self, name: str) -> Iterator[Path]:
@@ -80,20 +83,25 @@ class ResultFolder:
             The temporary folder, empty. Its files and itself are synced to the disk before it is renamed.
 
         Raises:
-            StorageError: when the name would lead out of the result folder.
+            StorageError: when the name would lead out of the result folder; ``TakenAwayError`` when the desk is gone.
             OSError: as the system raises it; what was there before stays, and the temporary folder goes.
         """
         final = self.path_of(name)
-        temporary = self.root / f"{_PART}{name}"
+        temporary = self._desk / f"{_PART}{name}"
         _remove(temporary)
-        temporary.mkdir()
         try:
+            temporary.mkdir()
             yield temporary
             _sync_tree(temporary)
             self._set_aside(final)
             temporary.rename(final)
-        except BaseException:
+        except BaseException as error:
             _remove(temporary)
+            if isinstance(error, Exception) and not self._desk.is_dir():
+                raise TakenAwayError(
+                    "the folder of a worker among the results was removed while it was at work; leave the result "
+                    "folder alone, then run the same command with --resume"
+                ) from error
             raise
         _sync(self.root)
         _remove(self._aside(final))
@@ -121,8 +129,11 @@ class ResultFolder:
 
     def _held(self) -> set[str]:
         """Return the names of what is in the folder, without what any run leaves behind."""
-        names = {path.name for path in self.root.iterdir()}
-        return {name for name in names if name not in _OURS and not name.startswith((_PART, _OLD))}
+        return {name for name in self._names() if name not in _OURS and not name.startswith((_PART, OLD, DESK))}
+
+    def _names(self) -> list[str]:
+        with os.scandir(self.root) as found:
+            return [each.name for each in found]
 
     def _is_intact(self, output: OutputRecord) -> bool:
         path = self.root / output.path
@@ -134,7 +145,7 @@ class ResultFolder:
             return False
 
     def _aside(self, final: Path) -> Path:
-        return self.root / f"{_OLD}{final.name}"
+        return self._desk / f"{OLD}{final.name}"
 
     def _set_aside(self, final: Path) -> None:
         """Rename a folder that is there; a folder with files in it cannot be replaced by renaming."""

@@ -20,8 +20,10 @@ from msrf_monai.clinical.case import Case
 from msrf_monai.clinical.execution import engines, ray_workers, worker_handle, worker_process, worker_work
 from msrf_monai.clinical.prediction import Prediction
 from support.clinical_runs import ThresholdPredictor
+from support.dicom_files import as_bytes, image_dataset, pattern
 
-__all__ = ["PROGRAM", "StubActor", "StubPredictor", "children", "main", "peak_kilobytes", "stub_bundle", "use_stubs"]
+__all__ = ["PROGRAM", "StubActor", "StubPredictor", "children", "light_inputs", "main", "peak_kilobytes", "stub_bundle"]
+__all__ += ["use_stubs"]
 
 PROGRAM = "from support.clinical_workers import main; main()"
 """What a worker runs in place of the real program."""
@@ -85,6 +87,16 @@ def stub_bundle(folder: Path, **behaviour: Any) -> Path:
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "stub.json").write_text(json.dumps(behaviour))
+    return folder
+
+
+def light_inputs(folder: Path, count: int) -> Path:
+    """Save DICOM images, which need neither torch nor a decoder, so that a worker begins quickly."""
+    folder.mkdir()
+    for number in range(count):
+        dataset = image_dataset(pattern(20, 30, peak=120 + number % 100), InstanceNumber=number)
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"2.25.{number + 1}"
+        (folder / f"{number:04}.dcm").write_bytes(as_bytes(dataset))
     return folder
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from msrf_monai.clinical.crashes import CrashJournal
+from msrf_monai.clinical.desks import take_away_all
 from msrf_monai.clinical.execution.loading import load_predictor
 from msrf_monai.clinical.execution.local import LocalRun
 from msrf_monai.clinical.execution.roles import Observer
@@ -47,7 +48,7 @@ def open_model(
     Args:
         bundle: its folder, or a predictor that is loaded already.
         settings: of the run.
-        results: its result folder.
+        results: its result folder, which this run holds.
 
     Yields:
         What ``open_engine`` takes; it has the bundle's ``name``, ``version`` and ``model_digest``. Workers load while
@@ -57,7 +58,9 @@ def open_model(
         ConfigError: when workers are asked for and the predictor is loaded already, or an option makes no sense.
         CheckpointError: when the weights are missing or do not fit.
         EngineError: when no worker can begin.
+        StorageError: when the result folder cannot be changed.
     """
+    take_away_all(results.root)
     if not isinstance(bundle, str | os.PathLike):
         if settings.has_workers:
             raise ConfigError(

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from msrf_monai.clinical.crashes import CrashJournal
+from msrf_monai.clinical.desks import TakenAwayError
 from msrf_monai.clinical.execution.opening import Opened
 from msrf_monai.clinical.execution.roles import Observer
 from msrf_monai.clinical.failures import is_fatal
@@ -93,12 +94,14 @@ class Recorder:
 
 
 def stop_if_fatal(error: BaseException, root: Path) -> None:
-    """Raise ``StorageError`` when an error of writing concerns the whole disk and not one input only.
+    """Raise ``StorageError`` when an error of writing concerns the whole folder and not one input only.
 
     Args:
         error: what was raised.
         root: the result folder, for the message.
     """
+    if isinstance(error, TakenAwayError):
+        raise StorageError(str(error)) from error
     reason = is_fatal(error)
     if reason:
         raise StorageError(

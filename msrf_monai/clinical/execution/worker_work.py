@@ -94,7 +94,7 @@ def _work(channel: Channel, setup: Message, privacy: PrivateLogs) -> None:
     )
     identity = {"name": predictor.name, "version": predictor.version, "model_digest": predictor.model_digest}
     channel.send({"kind": "ready", **identity})
-    results = ResultFolder(Path(setup["results"]))
+    results = ResultFolder(Path(setup["results"]), setup["desk"])
     inputs = _Inputs(channel, settings.limits)
     opener = InputOpener(
         predictor,

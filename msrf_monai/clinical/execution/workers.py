@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from msrf_monai import errors
 from msrf_monai.clinical.crashes import CRASHED, CrashJournal
+from msrf_monai.clinical.desks import open_desk, take_away
 from msrf_monai.clinical.execution.dispatch import Dispatch
 from msrf_monai.clinical.execution.messages import Message, entry_from, options_message
 from msrf_monai.clinical.execution.opening import Opened, has_crashed, without_result
@@ -28,7 +29,7 @@ from msrf_monai.clinical.inputs import PlannedInput
 from msrf_monai.clinical.ledger import Ledger
 from msrf_monai.clinical.result_folder import ResultFolder
 from msrf_monai.clinical.run_options import RunOptions
-from msrf_monai.errors import EngineError, MsrfError
+from msrf_monai.errors import EngineError, MsrfError, StorageError
 from msrf_monai.files import Closing
 
 __all__ = ["WorkerPool", "WorkersRun", "worker_threads"]
@@ -79,19 +80,22 @@ class WorkerPool(Closing):
     Args:
         bundle: folder of the bundle.
         settings: of the run.
-        results: the folder that workers write to.
+        results: the folder that workers write to, which exists; each has a desk of its own there.
         workplace: where they work; None for processes of this computer. It is closed with the pool.
 
     Raises:
         ConfigError: when an option cannot be sent to another process.
         EngineError: when the system lets no worker begin.
+        StorageError: when the result folder cannot be changed.
     """
 
     def __init__(
         self, bundle: Path, settings: RunOptions, results: Path, *, workplace: Workplace | None = None
     ) -> None:
         self._workplace: Workplace = Processes() if workplace is None else workplace
+        self._results = results
         self._workers: dict[int, Worker] = {}
+        self._desks: dict[int, str] = {}
         self._identity: _Identity | None = None
         self._failed_starts = 0
         try:
@@ -139,14 +143,17 @@ class WorkerPool(Closing):
 
         Raises:
             EngineError: when the system lets none begin.
+            StorageError: when the result folder cannot be changed.
         """
         for place in range(self.count):
             if len(self._workers) >= count:
                 return
             if place in self._workers:
                 continue
+            self._desks[place] = open_desk(self._results)
+            setup = {**self._setup, "worker": place, "desk": self._desks[place]}
             try:
-                self._workers[place] = self._workplace.begin({**self._setup, "worker": place}, self._threads)
+                self._workers[place] = self._workplace.begin(setup, self._threads)
             except OSError as error:
                 raise EngineError(
                     f"a worker cannot begin ({error.strerror or error}); use a smaller number of workers"
@@ -157,6 +164,7 @@ class WorkerPool(Closing):
 
         Raises:
             EngineError: when workers die again and again while they load, or have loaded different models.
+            StorageError: when a dead worker's desk cannot be taken away.
             MsrfError: what ends the run, as a worker met it.
         """
         places = {id(worker): place for place, worker in self._workers.items()}
@@ -164,6 +172,8 @@ class WorkerPool(Closing):
             message = worker.receive()
             if message is None:
                 del self._workers[places[id(worker)]]
+                # it may be out of reach only, and still be writing: not before this may another one have its work
+                take_away(self._results, self._desks.pop(places[id(worker)]))
                 self._note_death(worker)
                 yield worker, None
             elif message["kind"] == "ready":
@@ -180,6 +190,9 @@ class WorkerPool(Closing):
         """End all workers at once; what they had in work is done by the next run."""
         while self._workers:
             self._workers.popitem()[1].kill()
+        while self._desks:
+            with suppress(StorageError):  # the next run takes it away
+                take_away(self._results, self._desks.popitem()[1])
         self._workplace.close()
 
     def close(self) -> None:
@@ -251,13 +264,11 @@ class WorkersRun:
         journal: CrashJournal | None = None,
     ) -> None:
         self._pool = pool
-        self._results = results
         self._before: Mapping[str, Any] = ledger.entries
         self._limits = settings.limits
         self._suspects = set(journal.suspects) if journal else set()
         self._culprits = set(journal.culprits) if journal else set()
         self._recorder = Recorder(results, ledger, note_sources, observer=observer, journal=journal)
-        self._deaths = 0
         self._deaths_in_a_row = 0
 
     def run(self, plan: MutableSequence[PlannedInput]) -> set[str]:
@@ -286,10 +297,7 @@ class WorkersRun:
                         self._hear(work, worker, message)
         except BaseException:
             pool.kill()
-            self._clean()
             raise
-        if self._deaths:
-            self._clean()
         return self._recorder.kept
 
     def _hand_out(self, work: Dispatch) -> None:
@@ -316,7 +324,6 @@ class WorkersRun:
                 work.finished(entry.folder)
 
     def _bury(self, work: Dispatch, worker: Worker) -> None:
-        self._deaths += 1
         self._deaths_in_a_row += 1
         for planned in work.died(worker.in_work):
             self._refuse(work, planned)
@@ -335,11 +342,6 @@ class WorkersRun:
         before = self._before.get(planned.folder)
         self._recorder.record(without_result(planned, before, self._limits, "failed", CRASHED))
         work.finished(planned.folder)
-
-    def _clean(self) -> None:
-        """Remove what workers that died had not finished; nobody has anything in work now."""
-        with suppress(OSError):
-            self._results.clean()
 
 
 def _stopped(message: Message) -> MsrfError:

@@ -29,7 +29,7 @@ def test_the_first_worker_exports_the_network_for_all(
     monkeypatch.setattr(worker_handle, "WorkerHandle", begin)
     settings = RunOptions(num_workers=3, backend=backend)
 
-    with workers.WorkerPool(stub_bundle(tmp_path / "bundle"), settings, tmp_path / "out") as pool:
+    with workers.WorkerPool(stub_bundle(tmp_path / "bundle"), settings, tmp_path) as pool:
         assert len(begun) == at_first
         assert pool.name == "threshold"
         pool.fill(3)
