@@ -228,7 +228,8 @@ def _sort_out(found: dict[str, _Found], limits: Limits) -> tuple[list[PlannedInp
     planned += [
         PlannedInput(each.files, key=each.key, instances=each.instances, is_slide=True) for each in dicom_slides(slides)
     ]
-    return planned, [path for path in dicom if path not in set(slides)]
+    of_slides = set(slides)
+    return planned, [path for path in dicom if path not in of_slides]
 
 
 def _of_file(path: str, head: bytes, kind: FileKind, limits: Limits) -> tuple[PlannedInput, set[str]]:

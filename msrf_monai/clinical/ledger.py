@@ -12,17 +12,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from msrf_monai.clinical.line_file import LineFile
+from msrf_monai.clinical.line_file import LineFile, line_at, whole_lines
 from msrf_monai.errors import ConfigError, DataError
 from msrf_monai.files import Closing
 
-__all__ = ["MANIFEST", "Entry", "Header", "Ledger", "Manifest", "OutputRecord", "State", "digest_of_options"]
-__all__ += ["read_manifest"]
+__all__ = ["MANIFEST", "Entries", "Entry", "Header", "Ledger", "Manifest", "OpenManifest", "OutputRecord", "State"]
+__all__ += ["digest_of_options", "open_manifest", "read_manifest"]
 
 MANIFEST = "manifest.jsonl"
 """Name of the file in the result folder."""
@@ -94,6 +96,36 @@ class Entry:
         return any(not flag.startswith(("rule:", "not_written:")) for flag in self.flags)
 
 
+class Entries(Mapping[str, Entry]):
+    """The last line about each input, by its folder, in the order in which the inputs first appear.
+
+    Only the places where lines begin are in memory: each line is read when it is asked for, by any thread.
+
+    Args:
+        read: returns the line that begins at a place.
+    """
+
+    def __init__(self, read: Callable[[int], bytes]) -> None:
+        self._read = read
+        self._places: dict[str, int] = {}
+
+    def note(self, folder: str, place: int) -> None:
+        """Take note of where the line about an input is now."""
+        self._places[folder] = place
+
+    def __getitem__(self, folder: str) -> Entry:
+        return _entry(json.loads(self._read(self._places[folder])))
+
+    def __contains__(self, folder: object) -> bool:
+        return folder in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(self._places))  # lines may be added meanwhile
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
 @dataclass(frozen=True)
 class Manifest:
     """A manifest as it holds now."""
@@ -105,45 +137,74 @@ class Manifest:
     later: tuple[Header, ...] = ()
     """Headers of resumed runs whose packages differed from those before."""
 
+    def in_order(self) -> Iterator[Entry]:
+        """Yield the entries in the order of what people see."""
+        return iter(sorted(self.entries, key=lambda each: (each.input, each.folder)))
+
+
+@dataclass(frozen=True)
+class OpenManifest:
+    """The same as ``Manifest`` for any number of inputs: lines are read when they are asked for."""
+
+    header: Header
+    entries: Entries
+    later: tuple[Header, ...] = ()
+
+    def in_order(self) -> Iterator[Entry]:
+        """Yield the entries in the order of what people see."""
+        for _, folder in sorted((entry.input, folder) for folder, entry in self.entries.items()):
+            yield self.entries[folder]
+
 
 def digest_of_options(options: Mapping[str, Any]) -> str:
     """Return the hexadecimal SHA-256 of options that JSON can hold, whatever the order of their names."""
     return hashlib.sha256(json.dumps(options, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
-    """Read what a result folder holds; the folder may be in use, and nothing in it is changed.
+@contextmanager
+def open_manifest(folder: str | os.PathLike[str]) -> Iterator[OpenManifest]:
+    """Read what a result folder holds, line by line; the folder may be in use, and nothing in it is changed.
 
     Args:
         folder: the result folder.
 
-    Returns:
-        The manifest, without a last line that was cut short.
+    Yields:
+        The manifest as it was then, without a last line that was cut short.
 
     Raises:
         DataError: when there is no manifest, it is of another format, or a line before the last is damaged.
     """
     path = Path(folder) / MANIFEST
     try:
-        content = path.read_bytes()
+        file = path.open("rb")
     except OSError as error:
         raise DataError(
             f"{path} cannot be read ({error.strerror}); give the folder that msrf-monai predict wrote into"
         ) from None
-    return _parse(content, path)
+    with file:
+        entries = Entries(partial(line_at, file.fileno()))
+        headers = _learn(whole_lines(file), entries, path)
+        if not headers:
+            raise DataError(f"{path}: the header is missing; the run was cut short before its first input")
+        yield OpenManifest(headers[0], entries, tuple(headers[1:]))
 
 
-def _parse(content: bytes, path: Path) -> Manifest:
+def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
+    """Read what a result folder holds into memory; see ``open_manifest`` for what it takes and raises."""
+    with open_manifest(folder) as found:
+        return Manifest(found.header, tuple(found.entries.values()), found.later)
+
+
+def _learn(lines: Iterable[tuple[int, bytes]], entries: Entries, path: Path) -> list[Header]:
+    """Note where the line of each input is, and return the headers."""
     headers: list[Header] = []
-    entries: dict[str, Entry] = {}
-    for number, line in enumerate(content.split(b"\n")[:-1], start=1):
+    for number, (place, line) in enumerate(lines, start=1):
         try:
             values = json.loads(line)
             if "format" in values:
                 headers.append(_header(values, path))
             else:
-                entry = _entry(values)
-                entries[entry.folder] = entry
+                entries.note(_entry(values).folder, place)
         except (ValueError, TypeError, KeyError) as error:
             if isinstance(error, DataError):
                 raise
@@ -152,9 +213,7 @@ def _parse(content: bytes, path: Path) -> Manifest:
             ) from None
         if not headers:
             raise DataError(f"{path}: the first line is no header; this is no manifest of msrf-monai")
-    if not headers:
-        raise DataError(f"{path}: the header is missing; the run was cut short before its first input")
-    return Manifest(headers[0], tuple(entries.values()), tuple(headers[1:]))
+    return headers
 
 
 def _header(values: dict[str, Any], path: Path) -> Header:
@@ -187,13 +246,12 @@ class Ledger(Closing):
         path = Path(folder) / MANIFEST
         self._lines = LineFile(path)
         try:
-            manifest = _parse(self._lines.content, path) if self._lines.content else None
-            self.entries = {entry.folder: entry for entry in manifest.entries} if manifest else {}
-            """The last line about each input, by its folder."""
-            if manifest:
-                _refuse_another(manifest.header, header)
-            latest = (manifest.header, *manifest.later)[-1] if manifest else None
-            if latest is None or latest.packages != header.packages:
+            self.entries = Entries(self._lines.line)
+            """The last line about each input, by its folder; for as long as this is open."""
+            headers = _learn(self._lines.lines(), self.entries, path)
+            if headers:
+                _refuse_another(headers[0], header)
+            if not headers or headers[-1].packages != header.packages:
                 self._append(asdict(header))
         except BaseException:
             self._lines.close()
@@ -208,15 +266,14 @@ class Ledger(Closing):
         Raises:
             StorageError: when the disk is full or fails; the lines before stay whole.
         """
-        self._append(asdict(entry))
-        self.entries[entry.folder] = entry
+        self.entries.note(entry.folder, self._append(asdict(entry)))
 
     def close(self) -> None:
         """Close the file."""
         self._lines.close()
 
-    def _append(self, values: dict[str, Any]) -> None:
-        self._lines.append(json.dumps(values, separators=(",", ":"), allow_nan=False).encode())
+    def _append(self, values: dict[str, Any]) -> int:
+        return self._lines.append(json.dumps(values, separators=(",", ":"), allow_nan=False).encode())
 
 
 def _refuse_another(before: Header, now: Header) -> None:

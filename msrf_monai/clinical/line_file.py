@@ -3,13 +3,41 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 from msrf_monai.errors import StorageError
 from msrf_monai.files import Closing
 
-__all__ = ["LineFile"]
+__all__ = ["LineFile", "line_at", "whole_lines"]
+
+_PIECE = 4096
+
+
+def whole_lines(file: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines of a file with the place where each begins, without a last one that was cut short.
+
+    Args:
+        file: open for reading in binary mode, at its beginning.
+    """
+    place = 0
+    for line in file:
+        if line.endswith(b"\n"):
+            yield place, line[:-1]
+        place += len(line)
+
+
+def line_at(descriptor: int, place: int) -> bytes:
+    """Return the line that begins at a place of a file, without its end; several threads may do so at once."""
+    found = b""
+    while b"\n" not in found[-_PIECE:]:
+        piece = os.pread(descriptor, _PIECE, place + len(found))
+        if not piece:
+            break
+        found += piece
+    return found.partition(b"\n")[0]
 
 
 class LineFile(Closing):
@@ -28,9 +56,7 @@ class LineFile(Closing):
         try:
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, mode)
             try:
-                self.content = self._read()
-                """The whole lines that it held when it was opened."""
-                self._size = len(self.content)
+                self._size = self._whole()
                 os.ftruncate(self._descriptor, self._size)
             except BaseException:
                 os.close(self._descriptor)
@@ -38,11 +64,29 @@ class LineFile(Closing):
         except OSError as error:
             raise self._failed(error) from error
 
-    def append(self, line: bytes) -> None:
+    @property
+    def content(self) -> bytes:
+        """All of its lines; they are read now, and not kept."""
+        with self._reading() as handle:
+            return handle.read()
+
+    def lines(self) -> Iterator[tuple[int, bytes]]:
+        """Yield its lines as ``whole_lines`` does; only one is in memory at a time, and none may be added meanwhile."""
+        with self._reading() as handle:
+            yield from whole_lines(handle)
+
+    def line(self, place: int) -> bytes:
+        """Return the line that begins at a place; see ``line_at``."""
+        return line_at(self._descriptor, place)
+
+    def append(self, line: bytes) -> int:
         """Add a line and wait until it is on the disk.
 
         Args:
             line: without its end.
+
+        Returns:
+            The place where it begins.
 
         Raises:
             StorageError: when the disk is full or fails; the lines before stay whole.
@@ -58,15 +102,27 @@ class LineFile(Closing):
                 os.ftruncate(self._descriptor, self._size)
             raise self._failed(error) from error
         self._size += len(data)
+        return self._size - len(data)
 
     def close(self) -> None:
         """Close the file."""
         os.close(self._descriptor)
 
-    def _read(self) -> bytes:
-        with os.fdopen(os.dup(self._descriptor), "rb") as handle:
-            content = handle.read()
-        return content[: content.rfind(b"\n") + 1]
+    def _reading(self) -> IO[bytes]:
+        handle = os.fdopen(os.dup(self._descriptor), "rb")
+        handle.seek(0)
+        return handle
+
+    def _whole(self) -> int:
+        """Return the size up to the end of the last whole line."""
+        end = os.fstat(self._descriptor).st_size
+        while end > 0:
+            begin = max(0, end - _PIECE)
+            last = os.pread(self._descriptor, end - begin, begin).rfind(b"\n")
+            if last >= 0:
+                return begin + last + 1
+            end = begin
+        return 0
 
     def _failed(self, error: OSError) -> StorageError:
         return StorageError(

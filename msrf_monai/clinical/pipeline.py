@@ -81,17 +81,17 @@ def predict(
 class Batch:
     """What became of one batch of inputs."""
 
-    entries: tuple[Entry, ...]
-    """The line of each input, in the order of the plan."""
-    kept: int
-    """Of all of them: how many an earlier batch or run had finished."""
+    counted: RunResult
+    """How many are done, failed, flagged and skipped."""
+    entries: tuple[Entry, ...] = ()
+    """The line of each input, in the order of the plan, where they were asked for."""
     sources: tuple[tuple[str, ...], ...] = ()
     """The files of each input, where they were asked for."""
 
     @property
-    def counted(self) -> RunResult:
-        """How many are done, failed, flagged and skipped."""
-        return RunResult.of(self.entries, self.kept)
+    def kept(self) -> int:
+        """Of all of them: how many an earlier batch or run had finished."""
+        return self.counted.kept
 
 
 class PredictionRun:
@@ -159,7 +159,7 @@ class PredictionRun:
 
         Args:
             inputs: files, folders and patterns.
-            with_sources: remember the files of each input, which takes memory.
+            with_sources: return the line and the files of each input, which takes memory.
 
         Returns:
             What became of each of them.
@@ -187,7 +187,9 @@ class PredictionRun:
         folders = [each.folder for each in plan]
         sources = tuple(each.paths for each in plan) if with_sources else ()
         kept = run.run(plan)
-        return Batch(tuple(ledger.entries[folder] for folder in folders), len(kept), sources)
+        counted = RunResult.of((ledger.entries[folder] for folder in folders), len(kept))
+        entries = tuple(ledger.entries[folder] for folder in folders) if with_sources else ()
+        return Batch(counted, entries, sources)
 
     def holds(self, folder: str) -> bool:
         """Return whether an input is done or skipped, and its results are all there, byte for byte.

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from msrf_monai.clinical.ledger import Entry, read_manifest
+from msrf_monai.clinical.ledger import Entry, open_manifest
 from msrf_monai.clinical.quality import FLAGS
 from msrf_monai.clinical.report_pictures import draw_histogram, histogram_of, png_uri
 from msrf_monai.clinical.summary import Result, iter_results, output_bytes
@@ -101,8 +101,20 @@ class _Areas:
 
 @dataclass
 class _Overview:
-    """What one reading of all results gathers; its size does not grow with pictures or frames."""
+    """What one reading of all results gathers; of each input only its name and a few numbers stay."""
 
+    total: int = 0
+    states: Counter[str] = field(default_factory=Counter)
+    images: int = 0
+    problems: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """State and code of what was not done."""
+    refused: list[Entry] = field(default_factory=list)
+    """The first of them."""
+    flags: Counter[str] = field(default_factory=Counter)
+    flagged: list[str] = field(default_factory=list)
+    """Folders of inputs that are done, and of which a flag asks for a look."""
+    others: list[str] = field(default_factory=list)
+    """Folders of those that are done without such a flag."""
     areas: dict[tuple[int, str], _Areas] = field(default_factory=dict)
     lines: list[dict[str, Any]] = field(default_factory=list)
     unknown: int = 0
@@ -110,9 +122,22 @@ class _Overview:
     changed: int = 0
 
     def add(self, result: Result) -> None:
+        entry = result.entry
+        self.total += 1
+        self.states[entry.state] += 1
+        self.images += entry.frames
+        # what a rule decided is told in other words for each input, and the manifest has them
+        self.flags.update("rule" if flag.startswith("rule:") else flag for flag in entry.flags)
         self.changed += result.has_changed
-        if result.entry.state != "done":
+        if entry.state == "done":
+            (self.flagged if entry.is_flagged else self.others).append(entry.folder)
+            self._add_done(result)
             return
+        self.problems[entry.state, entry.code] += 1
+        if len(self.refused) < MOST_ROWS:
+            self.refused.append(entry)
+
+    def _add_done(self, result: Result) -> None:
         self.unknown += result.statistics is None
         image = (result.statistics or {}).get("image", {})
         for segment in result.segments:
@@ -151,31 +176,32 @@ def write_report(folder: str | os.PathLike[str]) -> Path:
         StorageError: when the file cannot be written.
     """
     folder = Path(folder)
-    manifest = read_manifest(folder)
-    overview = _Overview()
-    for result in iter_results(folder, manifest):
-        overview.add(result)
-    entries = sorted(manifest.entries, key=lambda each: (each.input, each.folder))
-    shown = _worth_showing([entry for entry in entries if entry.state == "done"])
-    page = _template().stream(
-        header=manifest.header,
-        later=manifest.later,
-        states=Counter(entry.state for entry in entries),
-        total=len(entries),
-        flagged=sum(entry.is_flagged for entry in entries if entry.state == "done"),
-        images=sum(entry.frames for entry in entries),
-        problems=_problems(entries),
-        refused=[entry for entry in entries if entry.state != "done"][:MOST_ROWS],
-        flags=_flags(entries),
-        pictures=({"entry": entry, "png": _picture(folder, entry)} for entry in shown),
-        shown=len(shown),
-        overview=overview,
-        areas=[overview.areas[key] for key in sorted(overview.areas)],
-        most_rows=MOST_ROWS,
-    )
     path = folder / REPORT
-    with atomic_write(path) as handle:
-        page.dump(handle, encoding="utf-8")
+    overview = _Overview()
+    with open_manifest(folder) as manifest:
+        for result in iter_results(folder, manifest):
+            overview.add(result)
+        shown = _worth_showing(overview)
+        page = _template().stream(
+            header=manifest.header,
+            later=manifest.later,
+            states=overview.states,
+            total=overview.total,
+            flagged=len(overview.flagged),
+            images=overview.images,
+            problems=_problems(overview.problems),
+            refused=overview.refused,
+            flags=_flags(overview.flags),
+            pictures=(
+                {"entry": entry, "png": _picture(folder, entry)} for entry in map(manifest.entries.__getitem__, shown)
+            ),
+            shown=len(shown),
+            overview=overview,
+            areas=[overview.areas[key] for key in sorted(overview.areas)],
+            most_rows=MOST_ROWS,
+        )
+        with atomic_write(path) as handle:
+            page.dump(handle, encoding="utf-8")
     return path
 
 
@@ -205,17 +231,17 @@ def _plain(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int | float) else str(value)
 
 
-def _worth_showing(done: Sequence[Entry]) -> list[Entry]:
-    flagged = [entry for entry in done if entry.is_flagged]
-    others = [entry for entry in done if not entry.is_flagged]
+def _worth_showing(overview: _Overview) -> list[str]:
+    """Return the folders of inputs whose pictures are shown."""
+    flagged, others = overview.flagged, overview.others
     return (_spread(flagged, MOST_PICTURES) + _spread(others, MOST_PICTURES - len(flagged)))[:MOST_PICTURES]
 
 
-def _spread(entries: Sequence[Entry], most: int) -> list[Entry]:
-    """Return at most so many entries, spread evenly from the first to the last."""
-    if most <= 0 or not entries:
+def _spread(names: Sequence[str], most: int) -> list[str]:
+    """Return at most so many names, spread evenly from the first to the last."""
+    if most <= 0 or not names:
         return []
-    return [entries[int(place)] for place in np.unique(np.linspace(0, len(entries) - 1, most).round().astype(int))]
+    return [names[int(place)] for place in np.unique(np.linspace(0, len(names) - 1, most).round().astype(int))]
 
 
 def _picture(folder: Path, entry: Entry) -> str:
@@ -223,18 +249,15 @@ def _picture(folder: Path, entry: Entry) -> str:
     return png_uri(content) if content else ""
 
 
-def _problems(entries: Sequence[Entry]) -> list[tuple[str, str, int]]:
+def _problems(counts: Mapping[tuple[str, str], int]) -> list[tuple[str, str, int]]:
     """Return each state and code of what was not done, and how often it came, the most frequent first."""
-    counts = Counter((entry.state, entry.code) for entry in entries if entry.state != "done")
     return [
         (state, code, number) for (state, code), number in sorted(counts.items(), key=lambda each: (-each[1], each))
     ]
 
 
-def _flags(entries: Sequence[Entry]) -> list[tuple[str, str, int]]:
+def _flags(counts: Mapping[str, int]) -> list[tuple[str, str, int]]:
     """Return each flag, what it says, and how many inputs have it, the most frequent first."""
-    # what a rule decided is told in other words for each input, and the manifest has them
-    counts = Counter("rule" if flag.startswith("rule:") else flag for entry in entries for flag in entry.flags)
     ordered = sorted(counts.items(), key=lambda each: (not _asked([each[0]]) or each[0] == "rule", -each[1], each[0]))
     return [(flag, _meaning(flag), number) for flag, number in ordered[:MOST_ROWS]]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -168,10 +169,12 @@ class RunResult:
     @classmethod
     def of(cls, entries: Iterable[Entry], kept: int) -> RunResult:
         """Count the lines of inputs, of which an earlier run had finished ``kept``."""
-        lines = list(entries)
-        states = [entry.state for entry in lines]
-        flagged = sum(entry.state == "done" and entry.is_flagged for entry in lines)
-        return cls(states.count("done"), states.count("failed"), flagged, states.count("skipped"), kept)
+        states = Counter[str]()
+        flagged = 0
+        for entry in entries:
+            states[entry.state] += 1
+            flagged += entry.state == "done" and entry.is_flagged
+        return cls(states["done"], states["failed"], flagged, states["skipped"], kept)
 
     @property
     def exit_code(self) -> int:

@@ -29,7 +29,7 @@ SOURCES_KEY = "sources.key"
 """Name of the file with the key of its hashes; readable for its owner only."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FileMark:
     """What tells whether a file that comes again is still what a result was made from; empty where it is unknown."""
 
@@ -52,8 +52,9 @@ class KnownSources:
 
     def __init__(self, content: bytes, key: bytes | None) -> None:
         self._key = key
-        self._folders: dict[str, set[str]] = {}
-        self._files: dict[str, dict[str, FileMark]] = {}
+        # tuples, since there may be a hundred thousand of each, most with one item
+        self._folders: dict[str, tuple[str, ...]] = {}
+        self._files: dict[str, tuple[tuple[str, FileMark], ...]] = {}
         for line in content.splitlines():
             try:
                 values = json.loads(line)
@@ -79,19 +80,19 @@ class KnownSources:
 
     def files_of(self, folder: str) -> Mapping[str, FileMark]:
         """Return the files behind a result in their order, by what ``name_of`` calls them."""
-        return self._files.get(folder, {})
+        return dict(self._files.get(folder, ()))
 
     def name_of(self, path: str) -> str:
         """Return what stands for a file in this list."""
         whole = os.path.abspath(path)  # noqa: PTH100 (keeps names that are no Unicode)
         return whole if self._key is None else hmac.digest(self._key, os.fsencode(whole), "sha256").hex()
 
-    def _learn(self, folder: str, files: dict[str, FileMark]) -> None:
-        for name in self._files.get(folder, {}):
-            self._folders[name].discard(folder)
+    def _learn(self, folder: str, files: Mapping[str, FileMark]) -> None:
+        for name, _ in self._files.get(folder, ()):
+            self._folders[name] = tuple(each for each in self._folders[name] if each != folder)
         for name in files:
-            self._folders.setdefault(name, set()).add(folder)
-        self._files[folder] = files
+            self._folders[name] = (*self._folders.get(name, ()), folder)
+        self._files[folder] = tuple(files.items())
 
 
 class SourceList(KnownSources, Closing):
@@ -122,7 +123,7 @@ class SourceList(KnownSources, Closing):
         """
         names = [self.name_of(path) for path in paths]
         files = _marked(names, marks)
-        if self._files.get(folder) != files:
+        if self._files.get(folder) != tuple(files.items()):
             told = {"marks": [[mark.digest, mark.instance] for mark in marks]} if marks else {}
             self._lines.append(json.dumps({"folder": folder, "sources": names, **told}).encode())
             self._learn(folder, files)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from msrf_monai.clinical.ledger import Entry, Manifest, read_manifest
+from msrf_monai.clinical.ledger import Entry, Manifest, OpenManifest, open_manifest
 from msrf_monai.clinical.statistics_record import FORMAT
 from msrf_monai.files import atomic_write
 
@@ -85,7 +85,7 @@ def output_bytes(folder: Path, entry: Entry, kind: str) -> bytes | None:
     return None
 
 
-def iter_results(folder: str | os.PathLike[str], manifest: Manifest) -> Iterator[Result]:
+def iter_results(folder: str | os.PathLike[str], manifest: Manifest | OpenManifest) -> Iterator[Result]:
     """Yield every input of a run in the order of its name, with the numbers of one at a time in memory.
 
     Args:
@@ -95,7 +95,7 @@ def iter_results(folder: str | os.PathLike[str], manifest: Manifest) -> Iterator
     Yields:
         Failed and skipped inputs too.
     """
-    for entry in sorted(manifest.entries, key=lambda each: (each.input, each.folder)):
+    for entry in manifest.in_order():
         content = output_bytes(Path(folder), entry, "stats")
         is_promised = any(output.kind == "stats" for output in entry.outputs)
         found = json.loads(content) if content else {}
@@ -118,8 +118,7 @@ def write_summary(folder: str | os.PathLike[str]) -> Path:
         StorageError: when the file cannot be written.
     """
     path = Path(folder) / SUMMARY
-    manifest = read_manifest(folder)
-    with atomic_write(path) as handle:
+    with open_manifest(folder) as manifest, atomic_write(path) as handle:
         text = io.TextIOWrapper(handle, encoding="utf-8", newline="")
         rows = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         rows.writeheader()

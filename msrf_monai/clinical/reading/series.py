@@ -8,6 +8,7 @@ at one distance. Nothing is interpolated, dropped or repaired in silence.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -88,8 +89,9 @@ def open_series(paths: Iterable[Path], limits: Limits | None = None, *, slice_by
     cases: list[Case] = []
     groups = _groups(files)
     series = [group[0].case.info.sop[0].series_instance_uid for group in groups]
+    counts = Counter(series)
     for group, uid in zip(groups, series, strict=True):
-        note = ("series_divided",) if series.count(uid) > 1 else ()
+        note = ("series_divided",) if counts[uid] > 1 else ()
         try:
             cases += _cases_of(group, limits, note)
         except RefusedInput as refusal:
@@ -158,13 +160,16 @@ def _is_copy(one: Case, other: Case) -> bool:
 
 def _groups(files: Sequence[_File]) -> list[list[_File]]:
     groups: list[list[_File]] = []
+    by_key: dict[tuple[str, ...], list[list[_File]]] = {}  # there may be a hundred thousand series
     for file in files:
-        for group in groups:
-            if group[0].key == file.key and _is_alike(group[0].case, file.case):
+        same_key = by_key.setdefault(file.key, [])
+        for group in same_key:
+            if _is_alike(group[0].case, file.case):
                 group.append(file)
                 break
         else:
-            groups.append([file])
+            same_key.append([file])
+            groups.append(same_key[-1])
     return groups
 
 
