@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +23,7 @@ from msrf_monai.clinical.pipeline import predict
 from msrf_monai.clinical.run_options import RunOptions
 from msrf_monai.errors import ConfigError, EngineError
 from support.clinical_runs import good_pictures, result_bytes, save_picture
-from support.clinical_workers import PROGRAM, StubActor, load, stub_bundle
+from support.clinical_workers import PROGRAM, StubActor, light_inputs, load, stub_bundle
 
 TESTS = Path(__file__).resolve().parents[2]
 OPTIONS: dict[str, Any] = {"outputs": ("mask", "stats"), "report": False}
@@ -83,7 +83,7 @@ def test_actors_give_the_files_of_one_process(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_either_engine_goes_on_where_the_other_stopped(tmp_path: Path) -> None:
-    inputs, bundle = good_pictures(tmp_path / "in", 6), stub_bundle(tmp_path / "bundle")
+    inputs, bundle = light_inputs(tmp_path / "in", 6), stub_bundle(tmp_path / "bundle")
     predict(bundle, inputs, tmp_path / "out", part=(1, 2), **OPTIONS)
     first = len(read_manifest(tmp_path / "out").entries)
 
@@ -95,31 +95,52 @@ def test_either_engine_goes_on_where_the_other_stopped(tmp_path: Path) -> None:
     assert again.kept == 6
 
 
+class Killer:
+    """Watches a run, and kills its oldest actor, which has loaded by then, when so many inputs are finished."""
+
+    def __init__(self, seed: int, kills: int) -> None:
+        self._generator = random.Random(seed)
+        self._moments = set(self._generator.sample(range(1, 20), kills))
+        self._ended = 0
+        self.killed: list[int] = []
+
+    def begin(self, inputs: int, frames: int) -> None:
+        pass
+
+    def ended(self, entry: Any, frames: int, is_new: bool) -> None:
+        self._ended += 1
+        if self._ended in self._moments:
+            time.sleep(self._generator.random() / 20)
+            self.killed.append(min(set(actors()) - set(self.killed)))
+            os.kill(self.killed[-1], signal.SIGKILL)
+
+
+def kill_actors(folder: Path, seed: int, kills: int) -> None:
+    inputs = light_inputs(folder / "in", 24)
+    slow, fast = stub_bundle(folder / "slow", seconds=0.1), stub_bundle(folder / "fast")
+    killer = Killer(seed, kills)
+
+    result = predict(slow, inputs, folder / "out", engine="ray", num_workers=2, observer=killer, **OPTIONS)
+    predict(fast, inputs, folder / "undisturbed", **OPTIONS)
+
+    assert len(killer.killed) == kills
+    assert (result.done, result.failed) == (24, 0)
+    found = (folder / "out" / "manifest.jsonl").read_text().splitlines()[1:]
+    assert len({json.loads(line)["folder"] for line in found}) == len(found) == 24
+    assert result_bytes(folder / "out") == result_bytes(folder / "undisturbed")
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
-def test_a_killed_actor_loses_and_doubles_nothing(tmp_path: Path) -> None:
-    inputs = good_pictures(tmp_path / "in", 24)
-    slow, fast = stub_bundle(tmp_path / "slow", seconds=0.1), stub_bundle(tmp_path / "fast")
-    killed: list[int] = []
+def test_three_killed_actors_lose_and_double_nothing(tmp_path: Path) -> None:
+    kill_actors(tmp_path, seed=5, kills=3)
 
-    def kill_three() -> None:
-        while len(killed) < 3:
-            time.sleep(0.5)
-            for number in actors()[:1]:
-                os.kill(number, signal.SIGKILL)
-                killed.append(number)
 
-    killer = threading.Thread(target=kill_three, daemon=True)
-    killer.start()
-    result = predict(slow, inputs, tmp_path / "out", engine="ray", num_workers=2, **OPTIONS)
-    killer.join(10)
-    predict(fast, inputs, tmp_path / "undisturbed", **OPTIONS)
-
-    assert len(killed) == 3
-    assert (result.done, result.failed) == (24, 0)
-    found = (tmp_path / "out" / "manifest.jsonl").read_text().splitlines()[1:]
-    assert len({json.loads(line)["folder"] for line in found}) == len(found) == 24
-    assert result_bytes(tmp_path / "out") == result_bytes(tmp_path / "undisturbed")
+@pytest.mark.extended
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize("seed", range(5))
+def test_five_times_four_killed_actors_lose_and_double_nothing(tmp_path: Path, seed: int) -> None:
+    kill_actors(tmp_path, seed=seed, kills=4)
 
 
 @pytest.mark.extended
