@@ -59,7 +59,16 @@ def test_the_page_s_commands_pack_a_bundle_that_monai_takes_and_monai_label_serv
     )
     with server:
         answer = server.post(f"/infer/{IMFF.folder_name}?image=eye&output=image")
+    # the line that the command stands for, which needs what the first start has laid out
+    server.log.unlink()
+    server.start_plainly()
+    try:
+        plain = server.post(f"/infer/{IMFF.folder_name}?image=eye&output=image")
+    finally:
+        server.stop()
 
+    assert "msrf_monai.cli" not in server.said()
+    assert plain.content == answer.content
     (tmp_path / "answer.png").write_bytes(answer.content)
     mask = np.asarray(Image.open(tmp_path / "answer.png")) > 0
     (reference,) = expected.glob("eye*.png")

@@ -116,9 +116,18 @@ class LabelServer:
 
     def start(self) -> Self:
         """Start it and wait until it has answered ``/info/``."""
+        return self._start(self._command)
+
+    def start_plainly(self) -> Self:
+        """Start it by the line of MONAI Label's own that ``--dry-run`` prints, as a shell takes it."""
+        command = [*self._command, "--dry-run"]
+        line = subprocess.run(command, capture_output=True, text=True, env=self._variables, check=True).stdout
+        return self._start(["/bin/sh", "-c", f"exec {line}"])
+
+    def _start(self, command: Sequence[str]) -> Self:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                self._command,
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

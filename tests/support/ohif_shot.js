@@ -4,35 +4,12 @@
 
 const fs = require('fs');
 const path = require('path');
-const { chromium } = require('playwright-core');
-
-const LONG = 180000;
-const FLAGS = [
-  '--use-angle=swiftshader', // draws with the processor: there may be no graphics card
-  '--enable-unsafe-swiftshader',
-  '--ignore-gpu-blocklist',
-  '--disable-dev-shm-usage',
-  '--disable-background-networking',
-  '--no-first-run',
-];
+const { LONG, main, settled } = require('./browser.js');
 
 // Hides the words and buttons that lie over the image.
 const ONLY_IMAGE = `
   [data-cy="viewport-pane"] * { visibility: hidden }
   [data-cy="viewport-pane"] canvas { visibility: visible }`;
-
-// Waits until three pictures of the area, a third of a second apart, are the same, and returns the last.
-async function settled(page, clip) {
-  let before = null;
-  for (let same = 0, turn = 0; same < 2; turn += 1) {
-    if (turn > 90) throw new Error('the viewport does not come to rest');
-    const now = await page.screenshot(clip ? { clip, style: ONLY_IMAGE } : {});
-    same = before !== null && now.equals(before) ? same + 1 : 0;
-    before = now;
-    await page.waitForTimeout(350);
-  }
-  return before;
-}
 
 // All that follows runs inside the page; OHIF shows its services and libraries as globals of the window.
 
@@ -89,39 +66,25 @@ async function pictures(page, job, number) {
   await settled(page);
   const seen = await page.evaluate(look);
   fs.writeFileSync(path.join(job.folder, `screen${number}.png`), await page.screenshot());
-  fs.writeFileSync(path.join(job.folder, `painted${number}.png`), await settled(page, seen.clip));
+  fs.writeFileSync(path.join(job.folder, `painted${number}.png`), await settled(page, { clip: seen.clip, style: ONLY_IMAGE }));
   await page.evaluate(setShown, false);
-  fs.writeFileSync(path.join(job.folder, `plain${number}.png`), await settled(page, seen.clip));
+  fs.writeFileSync(path.join(job.folder, `plain${number}.png`), await settled(page, { clip: seen.clip, style: ONLY_IMAGE }));
   return seen;
 }
 
-async function main() {
-  const job = JSON.parse(fs.readFileSync(0, 'utf8'));
-  const args = job.is_root ? [...FLAGS, '--no-sandbox'] : FLAGS;
-  const browser = await chromium.launch({ executablePath: job.chromium, args });
-  try {
-    const page = await browser.newPage({ viewport: { width: job.width, height: job.height } });
-    const problems = [];
-    page.on('console', (line) => line.type() === 'error' && problems.push(line.text().slice(0, 300)));
-    page.on('pageerror', (error) => problems.push(String(error).slice(0, 300)));
-    await page.addInitScript(skipTour);
-    await page.goto(job.address, { timeout: LONG, waitUntil: 'domcontentloaded' });
-    await page.waitForFunction(hasImage, null, { timeout: LONG });
-    await page.locator('[data-cy="study-browser-thumbnail-no-image"]').dblclick({ timeout: LONG });
-    await page.locator('[data-cy="yes-hydrate-btn"]').click({ timeout: LONG });
-    await page.waitForFunction(isLoaded, null, { timeout: LONG });
-    await page.locator('[data-cy="panelSegmentation-btn"]').click({ timeout: LONG });
-    await settled(page);
-    const views = [];
-    for (const number of job.images.keys()) views.push(await pictures(page, job, number));
-    const rows = await page.locator('[data-cy="data-row"]').allInnerTexts();
-    process.stdout.write(JSON.stringify({ views, problems, segments: rows.map((row) => row.replace(/\s+/g, ' ')) }));
-  } finally {
-    await browser.close();
-  }
+async function visit(page, job) {
+  await page.addInitScript(skipTour);
+  await page.goto(job.address, { timeout: LONG, waitUntil: 'domcontentloaded' });
+  await page.waitForFunction(hasImage, null, { timeout: LONG });
+  await page.locator('[data-cy="study-browser-thumbnail-no-image"]').dblclick({ timeout: LONG });
+  await page.locator('[data-cy="yes-hydrate-btn"]').click({ timeout: LONG });
+  await page.waitForFunction(isLoaded, null, { timeout: LONG });
+  await page.locator('[data-cy="panelSegmentation-btn"]').click({ timeout: LONG });
+  await settled(page);
+  const views = [];
+  for (const number of job.images.keys()) views.push(await pictures(page, job, number));
+  const rows = await page.locator('[data-cy="data-row"]').allInnerTexts();
+  return { views, segments: rows.map((row) => row.replace(/\s+/g, ' ')) };
 }
 
-main().catch((error) => {
-  process.stderr.write(String(error.stack || error));
-  process.exitCode = 1;
-});
+main(visit);
