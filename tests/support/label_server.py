@@ -121,8 +121,10 @@ class LabelServer:
     def start_plainly(self) -> Self:
         """Start it by the line of MONAI Label's own that ``--dry-run`` prints, as a shell takes it."""
         command = [*self._command, "--dry-run"]
-        line = subprocess.run(command, capture_output=True, text=True, env=self._variables, check=True).stdout
-        return self._start(["/bin/sh", "-c", f"exec {line}"])
+        said = subprocess.run(
+            command, capture_output=True, text=True, env=self._variables, cwd=self.log.parent, check=True
+        )
+        return self._start(["/bin/sh", "-c", f"exec {said.stdout}"])
 
     def _start(self, command: Sequence[str]) -> Self:
         with self.log.open("ab") as log:
