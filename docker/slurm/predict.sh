@@ -53,5 +53,5 @@ done
 if [ -n "$again" ] && [ "$status" != 0 ]; then
     scontrol requeue "$SLURM_JOB_ID"
 fi
-# 0: all done; 3: some inputs failed, see report.html; 1 and 2: stopped
+# 0: all done; 3: some inputs failed or were flagged, see report.html; 1 and 2: stopped
 exit "$status"

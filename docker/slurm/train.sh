@@ -35,7 +35,8 @@ mkdir -p "$run"
 again='' child=''
 trap 'again=yes; [ -z "$child" ] || kill -TERM "$child"' USR1
 trap '[ -z "$child" ] || kill -TERM "$child"' TERM
-"${run_in[@]}" torchrun --standalone --nnodes=1 --nproc_per_node="$processes" --max-restarts=3 \
+# PyTorch Ignite would otherwise take each process's place from Slurm, which knows of one task, and not from torchrun
+env --unset=SLURM_JOB_ID "${run_in[@]}" torchrun --standalone --nnodes=1 --nproc_per_node="$processes" --max-restarts=3 \
     -m monai.bundle run training \
     --config_file "['$bundle/configs/train.json','$bundle/configs/multi_gpu_train.json']" \
     --bundle_root "$bundle" --dataset_dir "$dataset" --ckpt_dir "$run/models" --output_dir "$run/train" \
