@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import os
 import shutil
 import signal
@@ -130,7 +131,23 @@ def test_a_script_whose_time_ends_stops_the_program_and_asks_to_be_queued_again(
     assert ((tmp_path / "asked").read_text() if (tmp_path / "asked").exists() else "") == asked
 
 
-@pytest.mark.slow
+def test_a_training_takes_the_places_of_its_processes_from_torchrun(tmp_path: Path, path: str) -> None:
+    from ignite.distributed.comp_models import native
+
+    hidden = "SLURM_JOB_ID"
+    assert f'if "{hidden}" in os.environ' in inspect.getsource(native)  # by which Ignite knows Slurm
+    (tmp_path / "bin" / "torchrun").write_text('#!/bin/sh\nenv; echo "$@"\n')
+    (tmp_path / "bin" / "torchrun").chmod(0o755)
+
+    done = submit("train.sh", "bundle", "data", tmp_path / "run", variables=variables(path, SLURM_GPUS_ON_NODE="4"))
+
+    assert done.returncode == 0, done.stderr
+    assert f"{hidden}=" not in done.stdout
+    assert "--nproc_per_node=4 --max-restarts=3 -m monai.bundle run training" in done.stdout
+    assert "--resume auto" in done.stdout
+
+
+@pytest.mark.extended
 def test_a_training_that_is_queued_again_goes_on(bundle: Path, tmp_path: Path, path: str) -> None:
     drawn = ["msrf-monai", "data", "synthesize", "lesion", "--out", "data", "--count", "4,2,2", "--size", "36x48"]
     subprocess.run(drawn, env=variables(path), cwd=tmp_path, check=True, capture_output=True)
