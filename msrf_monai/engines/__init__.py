@@ -5,6 +5,7 @@ from __future__ import annotations
 from msrf_monai.engines.best import SaveBest, save_weights, versions
 from msrf_monai.engines.cases import case_names
 from msrf_monai.engines.curves import TrainingCurves, draw_curves
+from msrf_monai.engines.elastic import rejoin_processes
 from msrf_monai.engines.ema import ExponentialMovingAverage
 from msrf_monai.engines.evaluation import SegmentationReport
 from msrf_monai.engines.events import ResumeEvents
@@ -63,6 +64,7 @@ __all__ = [
     "load_weights",
     "read_threshold",
     "read_weights",
+    "rejoin_processes",
     "save_weights",
     "summarise",
     "table_of_groups",

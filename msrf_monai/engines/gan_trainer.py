@@ -63,6 +63,9 @@ class CoupledGanTrainer(Trainer):
         discriminator_loss: of the discriminators' scores.
         reciprocal_loss: couples the two predictions; None trains without it.
         reciprocal_weight: factor of the reciprocal loss; 0 trains without it, too, as the authors' code in effect does.
+        reciprocal_per_image: compute the reciprocal loss for each image and average, so that it does not depend on how
+            a batch is divided among processes. Otherwise it is that of the batch, as in the authors' code: its
+            logarithm and its differences of edges are taken of means over all images.
         epoch_length: number of iterations in an epoch; by default all batches of the loader.
         non_blocking: as in ``monai.engines.SupervisedTrainer``, like all that follow.
         prepare_batch: takes image and label from a batch.
@@ -96,6 +99,7 @@ class CoupledGanTrainer(Trainer):
         discriminator_loss: HiGMISDiscriminatorLoss,
         reciprocal_loss: ReciprocalLoss | None = None,
         reciprocal_weight: float = 1.0,
+        reciprocal_per_image: bool = False,
         epoch_length: int | None = None,
         non_blocking: bool = False,
         prepare_batch: Callable[..., Any] = default_prepare_batch,
@@ -141,6 +145,7 @@ class CoupledGanTrainer(Trainer):
         self.discriminator_loss = discriminator_loss
         self.reciprocal_loss = reciprocal_loss if reciprocal_weight > 0 else None
         self.reciprocal_weight = float(reciprocal_weight)
+        self.reciprocal_per_image = reciprocal_per_image
 
     def _iteration(self, engine: Any, batchdata: Any) -> Any:
         given = self.prepare_batch(batchdata, self.state.device, self.non_blocking, **self.to_kwargs)
@@ -197,10 +202,16 @@ class CoupledGanTrainer(Trainer):
                     terms[f"{branch}_{name}"] = loss.weights[name] * term
         if self.reciprocal_loss is not None:
             lesion, background = maps.lesion.mask, maps.background.mask
-            found = self.reciprocal_loss.terms(lesion, background, image, mask)
+            found = self._reciprocal_terms(self.reciprocal_loss, lesion, background, image, mask)
             for weight, (name, term) in zip(self.reciprocal_loss.weights, found.items(), strict=True):
                 terms[f"reciprocal_{name}"] = self.reciprocal_weight * weight * term
         return terms
+
+    def _reciprocal_terms(self, loss: ReciprocalLoss, *maps: Tensor) -> dict[str, Tensor]:
+        if not self.reciprocal_per_image:
+            return loss.terms(*maps)
+        each = [loss.terms(*(tensor[k : k + 1] for tensor in maps)) for k in range(len(maps[0]))]
+        return {name: torch.stack([terms[name] for terms in each]).mean() for name in each[0]}
 
     def _train_generators(self) -> None:
         """Take a step on the loss in the engine's output, which a handler may have put something else for."""
