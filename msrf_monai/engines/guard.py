@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from typing import Any
 
@@ -25,7 +26,7 @@ class NaNGuard:
 
     With ``max_consecutive`` above 1, single bad batches are left out: neither the weights nor the optimiser nor the
     BatchNorm statistics take part in them. Under a gradient scaler the scaler itself skips the step. In distributed
-    training all processes decide alike.
+    training all processes decide alike, and all of them name the files of those whose loss is bad.
 
     Args:
         max_consecutive: number of consecutive batches with such a loss that stops training, 1 or more.
@@ -55,13 +56,15 @@ class NaNGuard:
             NonFiniteLossError: when this is the last bad batch that is tolerated.
         """
         loss = engine.state.output[self.loss_key].detach()
-        if not _any_rank(not bool(torch.isfinite(loss).all())):
+        is_bad = not bool(torch.isfinite(loss).all())
+        if not _any_rank(is_bad):
             self._consecutive = 0
             return
         self._consecutive += 1
         files = ", ".join(case_names(engine.state.batch))
         where = f"epoch {engine.state.epoch}, iteration {engine.state.iteration}, rank {idist.get_rank()}"
-        what = f"the training loss is {loss.mean().item():g} at {where} on the batch of {files}"
+        here = f"{loss.mean().item():g} at {where} on the batch of {files}" if is_bad else ""
+        what = f"the training loss is {' and '.join(_of_all_ranks(here))}"
         if self._consecutive >= self.max_consecutive:
             streak = f" ({self._consecutive} bad batches in a row)" if self.max_consecutive > 1 else ""
             raise NonFiniteLossError(
@@ -100,3 +103,11 @@ def _any_rank(is_bad: bool) -> bool:
     if idist.get_world_size() == 1:
         return is_bad
     return bool(idist.all_reduce(int(is_bad), op="MAX"))
+
+
+def _of_all_ranks(text: str) -> list[str]:
+    """Return the texts of all processes, in their order, without those that are empty."""
+    if idist.get_world_size() == 1:
+        return [text]
+    gathered: Any = idist.all_gather(json.dumps(text))
+    return [told for told in map(json.loads, gathered) if told]

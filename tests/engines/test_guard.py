@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from pathlib import Path
@@ -144,6 +145,7 @@ def test_another_ranks_bad_loss_counts_here_too(
     tmp_path: Path, job: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[int, str]] = []
+    other = "nan at epoch 1, iteration 1, rank 1 on the batch of far.png"
 
     def all_reduce(value: int, op: str) -> int:
         asked.append((value, op))
@@ -151,8 +153,9 @@ def test_another_ranks_bad_loss_counts_here_too(
 
     monkeypatch.setattr("msrf_monai.engines.guard.idist.get_world_size", lambda: 2)
     monkeypatch.setattr("msrf_monai.engines.guard.idist.all_reduce", all_reduce)
+    monkeypatch.setattr("msrf_monai.engines.guard.idist.all_gather", lambda text: [text, json.dumps(other)])
     run = job.build(tmp_path, epochs=1, extra=[NaNGuard()])
-    with pytest.raises(NonFiniteLossError, match="iteration 1"):
+    with pytest.raises(NonFiniteLossError, match=f"^the training loss is {other}; training stopped"):
         run["trainer"].run()
     assert asked == [(0, "MAX")]
 
