@@ -85,6 +85,7 @@ class TrainingState:
         # Registered only now, behind every handler of the configuration: the epoch's validation, schedule and history.
         if not engine.has_event_handler(self, Events.EPOCH_COMPLETED):
             engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+        self._clear_unfinished()
         if self.resume is False:
             return
         if not (self.path.exists() or self.previous.exists()):
@@ -96,6 +97,12 @@ class TrainingState:
             return
         self.load(engine)
         engine.fire_event(ResumeEvents.RESUMED)
+
+    def _clear_unfinished(self) -> None:
+        """Remove what saves left that were killed on the way; a run that is killed often would fill the disk."""
+        if idist.get_rank() == 0:
+            for unfinished in self.path.parent.glob(f".{self.path.name}.*.part"):
+                unfinished.unlink(missing_ok=True)
 
     def __call__(self, engine: Any) -> None:
         """Save at the end of an epoch.

@@ -1,4 +1,4 @@
-"""A small training of Hi-gMISnet, built as its bundle builds it; as a script it is killed once and resumed."""
+"""A small training of Hi-gMISnet, built as its bundle builds it; as a script two processes share it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from msrf_monai.losses import HiGMISDiscriminatorLoss, HiGMISGeneratorLoss, Reci
 from msrf_monai.networks import HiGMISNet, PatchDiscriminator
 from msrf_monai.transforms import DecideMaskd, FuseProbabilitiesd
 from support import training_job as toy
-from support.processes import exit_as_two, exit_code_of, join_two
+from support.processes import exit_as_two, join_two
 
 BRANCHES = ("lesion", "background")
 
@@ -137,16 +137,6 @@ def comparable(value: Any) -> Any:
     return [comparable(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def attempt(folder: Path, kill: dict[str, int] | None) -> int:
-    """Train two epochs in a forked process; return its exit status."""
-
-    def work() -> None:
-        extra = [] if kill is None else [toy.KillAfter(**kill)]
-        build(folder, epochs=2, resume="auto", extra=extra)["trainer"].run()
-
-    return exit_code_of(work)
-
-
 def process(rank: int, folder: Path) -> None:
     """Train as one of two processes on eight images of which rank 1's first has a NaN."""
     join_two(rank, folder)
@@ -178,13 +168,4 @@ def process(rank: int, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 2:
-        exit_as_two(process, Path(sys.argv[1]), seconds=240)
-    broken, whole = Path(sys.argv[1]) / "broken", Path(sys.argv[1]) / "whole"
-    torch.set_num_threads(1)
-    import torch._dynamo  # the first optimiser would import it, in each forked process anew
-
-    for made in (broken, whole):
-        made.mkdir()
-    codes = [attempt(broken, {"iterations": 3}), attempt(broken, None), attempt(whole, None)]
-    sys.stdout.write(json.dumps({"codes": codes, "broken": result(broken), "whole": result(whole)}))
+    exit_as_two(process, Path(sys.argv[1]), seconds=240)
