@@ -10,8 +10,9 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,13 +71,13 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Work]:
         ray.shutdown()
 
 
-def marked(mark: str) -> list[int]:
+def marked(mark: str) -> list[str]:
     """Return the processes that a run has started, and itself, as far as they are alive."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
             if f"{MARK}={mark}\0".encode() in (path / "environ").read_bytes():
-                found.append(int(path.name))
+                found.append((path / "cmdline").read_text().replace("\0", " "))
         except OSError:
             continue
     return found
@@ -93,14 +94,15 @@ def actors() -> list[int]:
     return found
 
 
-def wait_until_none(found: Any) -> bool:
-    """Return whether processes end by themselves; Ray needs a moment to hear of the end of a run."""
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
-        if not found():
-            return True
+def left(found: Callable[[], list[Any]]) -> list[Any]:
+    """Return the processes that do not end by themselves.
+
+    Ray needs a moment to hear of the end of a run. What it was just about to start looks for it for a minute.
+    """
+    until = time.monotonic() + 180
+    while (there := found()) and time.monotonic() < until:
         time.sleep(0.05)
-    return False
+    return there
 
 
 def lines_of(output: Path) -> list[dict[str, Any]]:
@@ -141,15 +143,15 @@ def killed_and_gone_on_with(
         # at least one input more than before, so that kills come at different moments of the work
         assert kill_after(run, output, max(least, done_before + (number > 0)), generator.random() / 10)
         assert run.returncode == -signal.SIGKILL
-        assert wait_until_none(lambda mark=mark: marked(mark))
-    assert wait_until_none(actors)
+        assert left(partial(marked, mark)) == []
+    assert left(actors) == []
     run = work.begin(output, f"{output}-last", **options)
     said, complaint = run.communicate(timeout=300)
     assert run.returncode == 0, complaint
     found = json.loads(said.splitlines()[-1])
     assert (found["done"], found["failed"]) == (INPUTS - 1, 1)
-    assert wait_until_none(lambda: marked(f"{output}-last"))
-    assert wait_until_none(actors)
+    assert left(partial(marked, f"{output}-last")) == []
+    assert left(actors) == []
     assert_nothing_is_lost_or_doubled(work, output)
 
 
