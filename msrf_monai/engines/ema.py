@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 from ignite.handlers import EMAHandler
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
+from msrf_monai.engines.shared_buffers import share_buffers
 from msrf_monai.engines.weights import unwrap
 from msrf_monai.errors import ConfigError
 
@@ -99,11 +100,8 @@ class ExponentialMovingAverage(EMAHandler):
     def _start(self) -> None:
         self.ema_model.load_state_dict(self.model.state_dict())
 
-    @torch.no_grad()
     def _share_buffers(self) -> None:
-        if distributed.is_available() and distributed.is_initialized():
-            for buffer in self.ema_model.buffers():
-                distributed.broadcast(buffer, src=0)
+        share_buffers(self.ema_model)
 
     @torch.no_grad()
     def _update_ema_model(self, engine: Engine, name: str) -> None:

@@ -14,6 +14,7 @@ from monai.engines.utils import IterationEvents, default_metric_cmp_fn, default_
 from monai.utils.enums import CommonKeys
 from torch import Tensor, nn
 
+from msrf_monai.engines.shared_buffers import share_buffers
 from msrf_monai.engines.weights import unwrap
 from msrf_monai.errors import ConfigError
 from msrf_monai.losses.higmis_loss import HiGMISDiscriminatorLoss, HiGMISGeneratorLoss
@@ -167,6 +168,8 @@ class CoupledGanTrainer(Trainer):
         self.fire_event(IterationEvents.LOSS_COMPLETED)
 
         self._train_generators()
+        if self.state.iteration % cast(int, self.state.epoch_length) == 0:
+            share_buffers(unwrap(self.network))  # validation asks the network without its wrapper, which would do it
         self.fire_event(IterationEvents.MODEL_COMPLETED)
         return self.state.output
 

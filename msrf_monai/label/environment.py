@@ -31,7 +31,7 @@ _FILES = Path(__file__).with_name("installed")
 _CONSTRAINTS = _FILES / "constraints.txt"
 _SHIM = ("_torchvision_on_cpu.py", "_torchvision_on_cpu.pth")
 _MARK = "msrf-monai-label.json"
-_PYTHONS = ((3, 11), (3, 12))
+_PYTHONS = ((3, 11, 5), (3, 13))
 Run = Callable[[Sequence[str], Mapping[str, str]], None]
 
 
@@ -133,11 +133,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _check(folder: Path) -> None:
-    if sys.version_info[:2] not in _PYTHONS:
-        wanted = " or ".join(".".join(map(str, version)) for version in _PYTHONS)
+    least, above = _PYTHONS
+    if not least <= sys.version_info[:3] < above:
+        here, first, last = (".".join(map(str, version)) for version in (sys.version_info[:3], least, above))
         raise InputError(
-            f"this is Python {sys.version_info[0]}.{sys.version_info[1]}, and MONAI Label's environment needs {wanted};"
-            " run this command with such a Python"
+            f"this is Python {here}, and MONAI Label's environment needs {first} or later, below {last}; run this "
+            "command with such a Python"
         )
     if folder.exists() and not (folder / "pyvenv.cfg").is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} holds other things; name a new folder for MONAI Label's environment")

@@ -94,9 +94,9 @@ def test_a_folder_with_other_things_is_refused(tmp_path):
 
 
 def test_a_python_without_tested_versions_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_PYTHONS", ((3, 7),))
+    monkeypatch.setattr(module, "_PYTHONS", ((3, 7, 2), (3, 8)))
 
-    with pytest.raises(InputError, match=r"needs 3\.7"):
+    with pytest.raises(InputError, match=r"needs 3\.7\.2 or later, below 3\.8"):
         make_environment(tmp_path / "env", run=lambda *_: None)
 
 
