@@ -89,6 +89,8 @@ def _variables(options: LabelOptions, app: AppFolder, environment: Environment) 
     given = {
         # series of every kind, not only MONAI Label's default, CT
         "MONAI_LABEL_DICOMWEB_SEARCH_FILTER": "{}",
+        # seconds; MONAI Label would list what has come to the archive after two hours only
+        "MONAI_LABEL_DICOMWEB_CACHE_EXPIRY": "30",
         "MONAI_LABEL_DATASTORE_FILE_EXT": json.dumps(endings),
         "OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) - 1)),
         "HF_HUB_OFFLINE": "1",
