@@ -4,7 +4,7 @@
 #   mkdir -p logs
 #   sbatch --array=1-8 docker/slurm/predict.sh BUNDLE INPUTS RESULTS [options of msrf-monai predict]
 #
-# RESULTS/part-1 to part-8 hold all inputs, each once. The same line again goes on where a part has stopped. To send only
+# RESULTS/part-1-of-8 to part-8-of-8 hold all inputs, each once. The same line again goes on where a part has stopped. To send only
 # some parts again say how many there are: PARTS=8 sbatch --array=3,7 …
 # RUN_IN is put before the command, such as RUN_IN="apptainer exec --nv msrf-monai.sif".
 #SBATCH --job-name=msrf-predict
@@ -40,16 +40,15 @@ mkdir -p "$results"
 again='' child=''
 trap 'again=yes; [ -z "$child" ] || kill -TERM "$child"' USR1
 trap '[ -z "$child" ] || kill -TERM "$child"' TERM
-"${run_in[@]}" msrf-monai predict "$bundle" "$inputs" --output "$results/part-$part" --part "$part/$parts" --resume "$@" &
+"${run_in[@]}" msrf-monai predict "$bundle" "$inputs" --output "$results/part-$part-of-$parts" --part "$part/$parts" --resume "$@" &
 child=$!
 
-# a signal ends the first wait early; the last one has the status of the command
+# a signal ends a wait early; the last one has the status of the command, also when it has ended before
+while kill -0 "$child" 2>/dev/null; do
+    wait "$child" || true
+done
 status=0
 wait "$child" || status=$?
-while kill -0 "$child" 2>/dev/null; do
-    status=0
-    wait "$child" || status=$?
-done
 if [ -n "$again" ] && [ "$status" != 0 ]; then
     scontrol requeue "$SLURM_JOB_ID"
 fi

@@ -43,14 +43,12 @@ env --unset=SLURM_JOB_ID "${run_in[@]}" torchrun --standalone --nnodes=1 --nproc
     --resume auto "$@" &
 child=$!
 
-# a signal ends the first wait early; the last one has the status of the command
+# a signal ends a wait early; the last one has the status of the command, also when it has ended before
+while kill -0 "$child" 2>/dev/null; do
+    wait "$child" || true
+done
 status=0
 wait "$child" || status=$?
-while kill -0 "$child" 2>/dev/null; do
-    status=0
-    wait "$child" || status=$?
-done
-# the state of the last whole epoch is on the disk
 if [ -n "$again" ] && [ "$status" != 0 ]; then
     scontrol requeue "$SLURM_JOB_ID"
 fi

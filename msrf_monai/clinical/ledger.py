@@ -108,10 +108,18 @@ class Entries(Mapping[str, Entry]):
     def __init__(self, read: Callable[[int], bytes]) -> None:
         self._read = read
         self._places: dict[str, int] = {}
+        self.end = 0
+        """Lines that are noted from now on begin here or after."""
 
     def note(self, folder: str, place: int) -> None:
         """Take note of where the line about an input is now."""
         self._places[folder] = place
+        self.end = place + 1
+
+    def since(self, place: int) -> Iterator[Entry]:
+        """Yield what was noted since ``end`` was a place, as it is now."""
+        for folder in [folder for folder, begins in list(self._places.items()) if begins >= place]:
+            yield self[folder]
 
     def __getitem__(self, folder: str) -> Entry:
         return _entry(json.loads(self._read(self._places[folder])))

@@ -24,8 +24,9 @@ def whole_lines(file: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
     """
     place = 0
     for line in file:
-        if line.endswith(b"\n"):
-            yield place, line[:-1]
+        if not line.endswith(b"\n"):
+            return  # it may be whole by the next read, which would then take its rest for a line
+        yield place, line[:-1]
         place += len(line)
 
 

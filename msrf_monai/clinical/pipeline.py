@@ -18,7 +18,7 @@ from msrf_monai.clinical.crashes import CrashJournal
 from msrf_monai.clinical.execution.engines import open_engine, open_model
 from msrf_monai.clinical.execution.roles import Observer
 from msrf_monai.clinical.inputs import PlannedInput, check_given, plan_inputs
-from msrf_monai.clinical.ledger import Entry, Header, Ledger, State, digest_of_options
+from msrf_monai.clinical.ledger import Entries, Entry, Header, Ledger, State, digest_of_options
 from msrf_monai.clinical.lock import hold
 from msrf_monai.clinical.naming import short_hash
 from msrf_monai.clinical.privacy import PrivateLogs
@@ -131,9 +131,9 @@ class PredictionRun:
         return self._results.root
 
     @property
-    def entries(self) -> Mapping[str, Entry]:
+    def entries(self) -> Entries:
         """The last line about each input of this folder, by the name of its own folder."""
-        return self._ledger.entries if self._ledger else {}
+        return self._ledger.entries if self._ledger else Entries(lambda place: b"")
 
     def begin(self) -> Ledger:
         """Open the manifest; ``do`` does so once it has found something, and leaves none where it finds nothing.

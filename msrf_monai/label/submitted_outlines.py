@@ -46,8 +46,9 @@ def with_masks(store: Any, numbers: Callable[[], Mapping[str, int]]) -> Any:
         label = Path(given.arguments["label_filename"])
         if label.suffix.lower() != ".xml":
             return save(*args, **kwargs)
-        columns, rows = LoadImage2D()(store.get_image_uri(given.arguments["image_id"])).shape[1:]
+        image = store.get_image_uri(given.arguments["image_id"])
         try:
+            columns, rows = LoadImage2D()(image).shape[1:]
             mask = mask_of_outlines(_content(label), (rows, columns), numbers())
         except MsrfError as error:
             raise require("fastapi", "label").HTTPException(status_code=400, detail=str(error)) from None
@@ -72,9 +73,10 @@ def mask_of_outlines(content: bytes, shape: tuple[int, int], numbers: Mapping[st
         ``(H, W)`` class numbers; 0 is the background.
 
     Raises:
-        DataError: when it is no such XML, or a label is unknown.
+        DataError: when it is no such XML, a label is unknown, or two labels have the same number.
     """
     mask = np.zeros(shape, np.uint8)
+    labels: dict[int, str] = {}
     for annotation in _annotations(content):
         label = annotation.get("PartOfGroup", "")
         number = numbers.get(label.lower())
@@ -82,6 +84,11 @@ def mask_of_outlines(content: bytes, shape: tuple[int, int], numbers: Mapping[st
             raise DataError(
                 f"an outline has the label {label[:64]!r}, and those of the bundles are {', '.join(sorted(numbers))}; "
                 "set its class to one of these and submit again"
+            )
+        if labels.setdefault(number, label.lower()) != label.lower():
+            raise DataError(
+                f"{labels[number]!r} and {label.lower()!r} are labels of different bundles, and one mask cannot train "
+                "both; submit the outlines of one of them at a time"
             )
         mask[filled(_points(annotation), shape)] = number
     return mask

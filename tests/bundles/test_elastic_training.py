@@ -69,8 +69,7 @@ def test_every_bundle_survives_three_kills_in_new_processes(
     bundle: Bundle, tmp_path: Path, lesion_data: Path, vessel_data: Path
 ) -> None:
     data = {"lesions": lesion_data, "vessels": vessel_data}[bundle.data]
-    kills = [{"rank": 0, "iteration": 1}, {"rank": 1, "in_save": 2}, {"rank": 0, "in_save": 2}]
-    kills[1] = {"rank": 1, "iteration": 4}
+    kills = [{"rank": 0, "iteration": 1}, {"rank": 1, "iteration": 4}, {"rank": 0, "in_save": 2}]
     whole = train(bundle, tmp_path / "whole", data, kills=[], is_warm=False, **SMALL)
     finished(whole.done)
     broken = train(bundle, tmp_path / "broken", data, kills=kills, is_warm=False, **SMALL)

@@ -17,7 +17,7 @@ from support.docker_engine import Engine, wait_until
 pytestmark = pytest.mark.extended
 
 FOLDER = Path(__file__).resolve().parents[2] / "docker"
-JOB: dict[str, Any] = list(yaml.safe_load_all((FOLDER / "kuberay" / "predict.yaml").read_text()))[1]["spec"]
+JOB: dict[str, Any] = yaml.safe_load((FOLDER / "kuberay" / "predict.yaml").read_text())["spec"]
 CLUSTER = JOB["rayClusterSpec"]
 WORKERS = 2
 COUNT = 6

@@ -68,5 +68,5 @@ def test_objects_and_pods_fit_the_schemas_of_kubernetes(path: Path, tmp_path: Pa
         files.append(tmp_path / f"{index}.yaml")
         files[-1].write_text(yaml.safe_dump(content))
 
-    assert len(files) == 3
+    assert len(files) == {"predict.yaml": 2, "volume.yaml": 1}[path.name]
     assert lint("kubernetes-validate", "--strict", "--quiet", *files) == ""

@@ -21,7 +21,7 @@ FOLDER = ROOT / "docker"
 DOCKERFILES = sorted(FOLDER.glob("Dockerfile*"))
 COMPOSE: dict[str, Any] = yaml.safe_load((FOLDER / "compose.yaml").read_text())
 SERVICES = sorted(COMPOSE["services"])
-RAY_JOB = list(yaml.safe_load_all((FOLDER / "kuberay" / "predict.yaml").read_text()))[1]
+RAY_JOB = yaml.safe_load((FOLDER / "kuberay" / "predict.yaml").read_text())
 
 
 def name_of(path: Path) -> str:

@@ -80,7 +80,7 @@ def test_an_array_does_every_input_once_also_when_parts_are_sent_again(
     assert {each.returncode for each in done} <= {0, 3}, [each.stderr[-1500:] for each in done]
     assert inputs_done(tmp_path / "results") == {f"case_{index}.png": 1 for index in range(COUNT)}
 
-    shutil.rmtree(tmp_path / "results" / "part-2")
+    shutil.rmtree(tmp_path / "results" / f"part-2-of-{PARTS}")
     again = submit("predict.sh", *words, variables=variables(path, 2, (2,), PARTS=str(PARTS)))
 
     assert again.returncode in (0, 3), again.stderr

@@ -62,6 +62,14 @@ def test_the_later_outline_holds_and_case_means_nothing() -> None:
     assert (mask == 2).sum() == 36
 
 
+def test_labels_of_two_bundles_do_not_become_one() -> None:
+    square = [(2, 2), (8, 2), (8, 8), (2, 8)]
+    both = asap(("vessel", square), ("Polyp", square))
+
+    with pytest.raises(DataError, match="'vessel' and 'polyp' are labels of different bundles"):
+        mask_of_outlines(both, (12, 12), {"polyp": 1, "vessel": 1})
+
+
 def test_nothing_drawn_is_an_empty_mask() -> None:
     assert not mask_of_outlines(asap(), (5, 6), NUMBERS).any()
     assert not filled([(1, 1), (4, 4)], (5, 6)).any()
@@ -123,3 +131,15 @@ def test_a_store_keeps_nothing_of_outlines_that_it_refuses(tmp_path: FilePath) -
 
     assert refused.value.status_code == 400
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photo.png", "sent.xml"]
+
+
+def test_a_picture_that_cannot_be_read_is_said_in_one_sentence(tmp_path: FilePath) -> None:
+    store: Any = with_masks(Store(tmp_path), lambda: NUMBERS)
+    (tmp_path / "photo.png").write_bytes(b"damaged")
+    (tmp_path / "sent.xml").write_bytes(asap())
+
+    with pytest.raises(HTTPException) as refused:
+        store.save_label("photo", str(tmp_path / "sent.xml"), "final", {})
+
+    assert refused.value.status_code == 400
+    assert "photo.png" in refused.value.detail

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from msrf_monai.clinical.ledger import Entry
+from msrf_monai.clinical.ledger import Entries
 from msrf_monai.clinical.pacs.delivery import Deliveries, DeliveryResult, Destination
 from msrf_monai.clinical.pacs.retry import Backoff
 from msrf_monai.files import Closing
@@ -64,7 +64,7 @@ class Courier(Closing):
         self,
         deliveries: Deliveries,
         destinations: Sequence[Destination],
-        entries: Callable[[], Iterable[Entry]],
+        entries: Callable[[], Entries],
         *,
         backoff: Backoff,
         stop: threading.Event,
@@ -80,6 +80,8 @@ class Courier(Closing):
         self._last = threading.Event()
         self._error: BaseException | None = None
         self._delivered = {each.name: Delivered(each.name) for each in destinations}
+        self._brought = dict.fromkeys(self._delivered, 0)
+        """Up to where in the manifest nothing is left to be brought."""
         self._thread = threading.Thread(target=self._work, name="courier", daemon=True)
         self._thread.start()
 
@@ -133,9 +135,12 @@ class Courier(Closing):
 
     def _round(self) -> None:
         for destination in self._destinations:
-            records = self._deliveries.outstanding(self._entries(), destination.name)
+            entries = self._entries()
+            end = entries.end
+            records = self._deliveries.outstanding(entries.since(self._brought[destination.name]), destination.name)
             before = self._delivered[destination.name]
             if not records:
+                self._brought[destination.name] = end
                 self._delivered[destination.name] = replace(before, waiting=0, reason="")
                 continue
             result = self._deliveries.deliver(destination, records, backoff=self._backoff, stop=self._stop)

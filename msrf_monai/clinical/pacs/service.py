@@ -92,7 +92,7 @@ def courier_of(
         yield None
         return
     with Deliveries(run.folder) as deliveries:
-        courier = Courier(deliveries, destinations, lambda: list(run.entries.values()), backoff=backoff, stop=stop)
+        courier = Courier(deliveries, destinations, lambda: run.entries, backoff=backoff, stop=stop)
         with courier:
             yield courier
 

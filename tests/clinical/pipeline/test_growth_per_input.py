@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from msrf_monai.clinical.ledger import Entry, Header, Ledger, OutputRecord, open_manifest
+from msrf_monai.clinical.line_file import whole_lines
 from msrf_monai.clinical.reading import open_series, series
 from msrf_monai.clinical.report import write_report
 from msrf_monai.clinical.sources import SourceList
@@ -122,3 +123,23 @@ def test_series_are_not_compared_with_each_other(tmp_path: Path, monkeypatch: py
 
     assert len(found.cases) == 60
     assert Key.compared < 60
+
+
+def test_what_came_since_is_read_and_nothing_else(tmp_path: Path) -> None:
+    with Ledger(tmp_path, HEADER) as ledger:
+        ledger.append(entry(1))
+        end = ledger.entries.end
+        assert [each.folder for each in ledger.entries.since(0)] == [entry(1).folder]
+        assert list(ledger.entries.since(end)) == []
+
+        ledger.append(entry(2))
+        ledger.append(entry(1))
+
+        assert sorted(each.folder for each in ledger.entries.since(end)) == [entry(1).folder, entry(2).folder]
+        assert list(ledger.entries.since(ledger.entries.end)) == []
+    with open_manifest(tmp_path) as again:
+        assert again.entries.end == ledger.entries.end
+
+
+def test_a_line_that_becomes_whole_while_it_is_read_is_left_for_the_next_time() -> None:
+    assert list(whole_lines([b"first\n", b'{"half', b'of it"}\n'])) == [(0, b"first")]
