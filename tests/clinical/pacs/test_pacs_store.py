@@ -172,7 +172,7 @@ def test_only_the_pairs_at_hand_are_asked_for_and_never_more_than_128(start: Sta
     classes = tuple(str(context.abstract_syntax) for context in AllStoragePresentationContexts)[:150]
     peer, paths = start(), made(tmp_path, 160, classes)
 
-    sent = list(to(peer).send(paths))
+    sent = list(to(peer, timeout=60).send(paths))
 
     assert all(each.is_accepted for each in sent)
     # the last ten have classes that were there before, of which the second association has those it needs
