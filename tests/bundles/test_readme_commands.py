@@ -11,7 +11,7 @@ import re
 import shlex
 import shutil
 import time
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -42,8 +42,6 @@ class Smaller:
     training: Words
     special: dict[str, Words] = field(default_factory=dict)
     """More words for commands in which a pattern is found; ``None`` takes a word away again."""
-    takes_minutes: frozenset[str] = frozenset()
-    """Forms of commands that stay long whatever the size; only the test in new processes runs them."""
 
     def words(self, command: Command) -> str:
         """Return what is appended to a command."""
@@ -135,7 +133,6 @@ SMALLER = {
             "evaluating.*multi_domain": {"val_limit": 2},
             "--mc_samples 20": {"mc_samples": 2},
         },
-        takes_minutes=frozenset({"onnx_export"}),  # the graph of two generators, at any width
     ),
 }
 
@@ -152,13 +149,13 @@ class Tried:
     """Files that it should have left."""
 
 
-def try_all(bundle: Bundle, folder: Path, path: str, *, left_out: Set[str] = frozenset()) -> Iterator[Tried]:
+def try_all(bundle: Bundle, folder: Path, path: str) -> Iterator[Tried]:
     """Run every command of a bundle's README in a copy of its folder; yield how each ended."""
     shutil.copytree(bundle.folder, folder)
     smaller, readme = SMALLER[bundle], folder / "docs" / "README.md"
     smaller.lay(folder)
     names = promised(readme)
-    for command in (each for each in documented(readme) if each.is_run and each.form not in left_out):
+    for command in (each for each in documented(readme) if each.is_run):
         since = time.time_ns() - 1_000_000_000  # file systems' clocks are coarse
         before = scores(folder / "eval" / "test") if "multi_gpu_evaluate" in command.text else None
         whole = replace(command, text=f"{command.text} {smaller.words(command)}")
@@ -204,23 +201,24 @@ def exported_differences(bundle: Bundle, folder: Path) -> dict[str, float]:
         (1, image["num_channels"], 61, 45),
     ]
     onnx = folder / "models" / "model.onnx"
-    runners = {"TorchScript": torch.jit.load(str(folder / "models" / "model.ts")).eval()}  # type: ignore[no-untyped-call]
-    if onnx.exists():
-        runners |= {"ONNX Runtime": onnx_runner(onnx), "OpenVINO": openvino_runner(onnx)}
+    runners = {
+        "TorchScript": torch.jit.load(str(folder / "models" / "model.ts")).eval(),  # type: ignore[no-untyped-call]
+        "ONNX Runtime": onnx_runner(onnx),
+        "OpenVINO": openvino_runner(onnx),
+    }
     return {name: largest_difference(network.eval(), runner, shapes) for name, runner in runners.items()}
 
 
-def check(bundle: Bundle, folder: Path, path: str, *, left_out: Set[str] = frozenset()) -> None:
+def check(bundle: Bundle, folder: Path, path: str) -> None:
     """Run all commands and fail with those that failed, and with exported networks that differ from their weights."""
-    done = list(try_all(bundle, folder, path, left_out=left_out))
+    done = list(try_all(bundle, folder, path))
     failed = [
         f"{each.command.text}\nexit code {each.code}, missing {each.missing}:\n{each.said[-1500:]}"
         for each in done
         if each.code != 0 or each.missing
     ]
     assert not failed, "\n\n".join(failed)
-    commands = documented(folder / "docs" / "README.md")
-    assert len(done) == len([each for each in commands if each.form not in left_out])
+    assert len(done) == len(documented(folder / "docs" / "README.md"))
     allowed = 1e-3 if bundle is HIGMIS else 1e-4  # the README's tolerances
     assert max(exported_differences(bundle, folder).values()) <= allowed
 
@@ -228,7 +226,7 @@ def check(bundle: Bundle, folder: Path, path: str, *, left_out: Set[str] = froze
 @pytest.mark.slow
 @each_bundle
 def test_commands_of_the_readme_run_as_written(bundle: Bundle, tmp_path: Path) -> None:
-    check(bundle, tmp_path / "bundle", warm_path(), left_out=SMALLER[bundle].takes_minutes)
+    check(bundle, tmp_path / "bundle", warm_path())
 
 
 @pytest.mark.extended
@@ -247,8 +245,7 @@ def test_no_command_is_overlooked_and_every_smaller_word_is_used(bundle: Bundle)
     unused = [key for key in SMALLER[bundle].special if not any(re.search(key, each.text) for each in commands)]
     assert unused == []
     assert set(promised(readme)) == {"train", "evaluate", "segment"}
-    left_out = [each for each in commands if not each.is_run or each.form in SMALLER[bundle].takes_minutes]
-    assert len(left_out) == (1 if bundle is HIGMIS else 0)
+    assert all(each.is_run for each in commands)
 
 
 @pytest.mark.parametrize("line", ["python train.py", "curl example.org", "python -m monai.bundle rum training --x y"])
