@@ -32,6 +32,7 @@ read -ra run_in <<<"${RUN_IN:-}"
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((${SLURM_CPUS_PER_TASK:-1} > processes ? SLURM_CPUS_PER_TASK / processes : 1))}
 mkdir -p "$run"
 
+# sbatch runs a copy of this file, so that it cannot take what follows from another
 again='' child=''
 trap 'again=yes; [ -z "$child" ] || kill -TERM "$child"' USR1
 trap '[ -z "$child" ] || kill -TERM "$child"' TERM

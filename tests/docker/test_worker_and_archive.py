@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,12 +16,11 @@ import yaml
 
 import support.pacs_objects
 from support.docker_engine import wait_until
-from support.orthanc import free_port
+from support.orthanc import free_port, orthanc_program
 from support.pacs_objects import STAND_IN
 
 FOLDER = Path(__file__).resolve().parents[2] / "docker"
 COMPOSE: dict[str, Any] = yaml.safe_load((FOLDER / "compose.yaml").read_text())
-PROGRAM = shutil.which("Orthanc") or "/usr/sbin/Orthanc"
 PASSWORD = "of one test"
 
 pytestmark = [pytest.mark.slow, pytest.mark.realdata]
@@ -38,8 +36,7 @@ def ports() -> dict[str, int]:
 def archive(tmp_path: Path, ports: dict[str, int]) -> Iterator[Path]:
     """Orthanc as in its container, but for ports, folders and the worker's name; yields its log."""
     text = (FOLDER / "orthanc.json").read_text()
-    if not all(Path(needed).exists() for needed in (PROGRAM, *json.loads(text)["Plugins"])):
-        pytest.skip("no Orthanc: apt-get install orthanc orthanc-dicomweb")
+    program = orthanc_program()
     text = (
         text.replace('"worker"', '"127.0.0.1"')
         .replace("/archive", str(tmp_path / "archive"))
@@ -48,7 +45,7 @@ def archive(tmp_path: Path, ports: dict[str, int]) -> Iterator[Path]:
     (tmp_path / "orthanc.json").write_text(_with_ports(text, ports))
     with (tmp_path / "orthanc.log").open("wb") as log:
         process = subprocess.Popen(
-            [PROGRAM, str(tmp_path / "orthanc.json")],
+            [program, str(tmp_path / "orthanc.json")],
             stdout=log,
             stderr=subprocess.STDOUT,
             env={**os.environ, "ORTHANC_PASSWORD": PASSWORD},

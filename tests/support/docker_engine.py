@@ -24,7 +24,8 @@ __all__ = ["KEPT", "Engine", "wait_until"]
 KEPT = "MSRF_CONTAINER_STORE"
 """With a folder in this environment variable images are kept there, and only what has changed is built again."""
 
-_NEEDED = ("podman", "debootstrap", "unshare", "nsenter", "ip")
+_NEEDED = ("podman", "debootstrap", "unshare", "nsenter", "ip", "curl", "storescu")
+_PACKAGES = "podman crun netavark aardvark-dns conmon catatonit iptables debootstrap dcmtk curl"
 # what a container may open and start must not be more than this process may, and nobody counts what it uses
 _SETTINGS = """[containers]
 default_ulimits = ["nofile=1024:4096", "nproc=4096:4096"]
@@ -49,9 +50,7 @@ class Engine:
     def __init__(self, folder: Path) -> None:
         missing = [name for name in _NEEDED if shutil.which(name) is None]
         if missing or os.geteuid() != 0:
-            pytest.skip(
-                f"containers need root and {', '.join(_NEEDED)}; apt-get install podman netavark aardvark-dns …"
-            )
+            pytest.skip(f"containers are built and run by root with Podman: apt-get install {_PACKAGES}")
         self._is_kept = KEPT in os.environ
         self.folder = Path(os.environ.get(KEPT, folder))
         folder = self.folder
@@ -80,7 +79,7 @@ class Engine:
         )
         assert self._holder.stdout is not None
         if self._holder.stdout.readline() != "ready\n":
-            pytest.skip("no namespaces of mounts and networks can be made here")
+            pytest.skip("this system denies the namespaces that containers need; run the tests as root outside of one")
         return self
 
     def __exit__(

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,23 +17,15 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
+from support.browser import browser_tools, folder_with, in_browser
 from support.loopback import Served
 
 __all__ = ["Ohif", "Page", "View"]
 
 _VERSION = "3.12.10"
-_SCRIPT = Path(__file__).with_name("ohif_shot.js")
 _ARCHIVE = "/dicom-web"
 _WINDOW = (1440, 900)
-_HOW = {
-    "OHIF_DIST": (
-        f"npm pack @ohif/app@{_VERSION} && tar xf ohif-app-{_VERSION}.tgz && export OHIF_DIST=$PWD/package/dist"
-    ),
-    "NODE_PATH": "npm i playwright-core && export NODE_PATH=$PWD/node_modules",
-    "chromium": "apt-get install chromium, or export CHROMIUM=/path/to/another",
-    "node": "apt-get install nodejs npm",
-}
-"""How to get what is missing."""
+_HOW = f"npm pack @ohif/app@{_VERSION} && tar xf ohif-app-{_VERSION}.tgz && export OHIF_DIST=$PWD/package/dist"
 
 
 @dataclass(frozen=True)
@@ -80,8 +69,11 @@ class Ohif(Served):
     """
 
     def __init__(self, dicomweb: str) -> None:
-        self._tools = _tools()
-        handler = partial(_Handler, dicomweb, directory=self._tools["OHIF_DIST"])
+        browser_tools()
+        pages = folder_with("index.html", "OHIF_DIST")
+        if pages is None:
+            pytest.skip(f"no OHIF: {_HOW}")
+        handler = partial(_Handler, dicomweb, directory=pages)
         super().__init__(ThreadingHTTPServer(("127.0.0.1", 0), handler))
 
     def show(self, study: str, folder: Path, images: Sequence[str] = ("",)) -> Page:
@@ -95,21 +87,10 @@ class Ohif(Served):
         folder.mkdir(parents=True, exist_ok=True)
         job = {
             "address": f"http://127.0.0.1:{self._server.server_address[1]}/viewer?StudyInstanceUIDs={study}",
-            "chromium": self._tools["chromium"],
-            "is_root": os.geteuid() == 0,
             "folder": str(folder),
             "images": list(images),
-            "width": _WINDOW[0],
-            "height": _WINDOW[1],
         }
-        environment = {**os.environ, "NODE_PATH": self._tools["NODE_PATH"]}
-        command = [self._tools["node"], str(_SCRIPT)]
-        done = subprocess.run(
-            command, input=json.dumps(job), env=environment, capture_output=True, text=True, timeout=600
-        )
-        if done.returncode != 0:
-            pytest.fail(f"OHIF did not show the study: {done.stderr[-3000:]}")
-        found = json.loads(done.stdout)
+        found = in_browser("ohif_shot.js", job, _WINDOW)
         views = tuple(_view(folder, number, seen) for number, seen in enumerate(found["views"]))
         return Page(views, tuple(found["segments"]), tuple(found["problems"]))
 
@@ -182,26 +163,6 @@ def _settings() -> bytes:
         "dataSources": [{"namespace": module, "sourceName": "archive", "configuration": archive}],
     }
     return f"window.config = {json.dumps(settings)};".encode()
-
-
-def _tools() -> dict[str, str]:
-    """Return where everything is that the viewer needs, or skip with the commands that bring what is missing."""
-    found = {
-        "OHIF_DIST": _folder("OHIF_DIST", "index.html"),
-        "NODE_PATH": _folder("NODE_PATH", "playwright-core"),
-        "chromium": shutil.which(os.environ.get("CHROMIUM") or "chromium"),
-        "node": shutil.which("node"),
-    }
-    missing = [how for name, how in _HOW.items() if found[name] is None]
-    if missing:
-        pytest.skip("no OHIF in a browser: " + "; ".join(missing))
-    return {name: place for name, place in found.items() if place is not None}
-
-
-def _folder(variable: str, content: str) -> str | None:
-    """Return the first folder that an environment variable names and that holds ``content``."""
-    names = filter(None, os.environ.get(variable, "").split(os.pathsep))
-    return next((str(Path(name).resolve()) for name in names if (Path(name) / content).exists()), None)
 
 
 def _view(folder: Path, number: int, seen: Mapping[str, Any]) -> View:

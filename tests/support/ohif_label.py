@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import base64
-import json
-import os
-import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-import pytest
+
+from support.browser import in_browser
 
 __all__ = ["Labelmap", "PanelResult", "run_panel"]
-
-_SCRIPT = Path(__file__).with_name("ohif_label_shot.js")
 
 
 @dataclass(frozen=True)
@@ -75,10 +70,6 @@ def run_panel(
         patience: seconds for the first images.
         answer_within: seconds to wait for the mask.
     """
-    node, chromium = shutil.which("node"), shutil.which(os.environ.get("CHROMIUM") or "chromium")
-    modules = os.environ.get("NODE_PATH", "")
-    if node is None or chromium is None or not (Path(modules) / "playwright-core").exists():
-        pytest.skip("no browser: apt-get install chromium nodejs npm; npm i playwright-core, and set NODE_PATH")
     job = {
         "server": server,
         "study": study,
@@ -86,14 +77,7 @@ def run_panel(
         "picture": str(picture),
         "patience": patience * 1000,
         "answer_within": answer_within * 1000,
-        "chromium": chromium,
-        "is_root": os.geteuid() == 0,
-        "width": 1500,
-        "height": 900,
     }
-    done = subprocess.run([node, str(_SCRIPT)], input=json.dumps(job), capture_output=True, text=True, timeout=600)
-    if done.returncode != 0:
-        pytest.fail(f"the page of MONAI Label failed: {done.stderr[-3000:]}")
-    found = json.loads(done.stdout)
+    found = in_browser("ohif_label_shot.js", job, (1500, 900))
     labelmap = Labelmap.of(found["shown"]) if found["shown"] else None
     return PanelResult(found["status"], labelmap, tuple(found["problems"]), tuple(found["elsewhere"]))

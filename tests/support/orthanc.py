@@ -15,7 +15,7 @@ from urllib.request import urlopen
 
 import pytest
 
-__all__ = ["Orthanc", "free_port"]
+__all__ = ["Orthanc", "free_port", "orthanc_program"]
 
 _PROGRAM = shutil.which("Orthanc") or "/usr/sbin/Orthanc"
 _PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
@@ -26,6 +26,13 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def orthanc_program() -> str:
+    """Return the path of Orthanc, which has its plugin for DICOMweb; skip the test where either is missing."""
+    if not Path(_PROGRAM).exists() or not _PLUGIN.exists():
+        pytest.skip("no Orthanc: apt-get install orthanc orthanc-dicomweb")
+    return _PROGRAM
 
 
 class Orthanc:
@@ -39,8 +46,7 @@ class Orthanc:
     aet = "ORTHANC"
 
     def __init__(self, folder: Path, modalities: dict[str, tuple[str, int]] | None = None) -> None:
-        if not Path(_PROGRAM).exists() or not _PLUGIN.exists():
-            pytest.skip("no Orthanc: apt-get install orthanc orthanc-dicomweb")
+        self._program = orthanc_program()
         self.port, self.http_port = free_port(), free_port()
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
@@ -80,7 +86,7 @@ class Orthanc:
         """Start it and wait until it answers."""
         with (self._folder / "log.txt").open("ab") as log:
             self._process = subprocess.Popen(
-                [_PROGRAM, str(self._folder / "orthanc.json")], stdout=log, stderr=subprocess.STDOUT
+                [self._program, str(self._folder / "orthanc.json")], stdout=log, stderr=subprocess.STDOUT
             )
         for _ in range(300):
             try:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from msrf_monai.clinical.run_options import RunOptions
 from msrf_monai.errors import ConfigError, EngineError
 from support.clinical_runs import good_pictures, result_bytes, save_picture
 from support.clinical_workers import PROGRAM, StubActor, light_inputs, load, stub_bundle
+from support.worker_killer import WorkerKiller, ray_actors
 
 TESTS = Path(__file__).resolve().parents[2]
 OPTIONS: dict[str, Any] = {"outputs": ("mask", "stats"), "report": False}
@@ -46,18 +45,6 @@ def _stubs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("msrf_monai.clinical.execution.worker_handle.PROGRAM", PROGRAM)
     monkeypatch.setattr("msrf_monai.clinical.execution.engines.load_predictor", load)
     monkeypatch.setattr(ray_workers, "ACTOR", StubActor)
-
-
-def actors() -> list[int]:
-    """Return the process numbers of the actors that are alive."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if b"ray::StubActor" in path.read_bytes():
-                found.append(int(path.parent.name))
-        except OSError:
-            continue
-    return found
 
 
 def lines(output: Path) -> dict[str, Any]:
@@ -95,30 +82,12 @@ def test_either_engine_goes_on_where_the_other_stopped(tmp_path: Path) -> None:
     assert again.kept == 6
 
 
-class Killer:
-    """Watches a run, and kills its oldest actor, which has loaded by then, when so many inputs are finished."""
-
-    def __init__(self, seed: int, kills: int) -> None:
-        self._generator = random.Random(seed)
-        self._moments = set(self._generator.sample(range(1, 20), kills))
-        self._ended = 0
-        self.killed: list[int] = []
-
-    def begin(self, inputs: int, frames: int) -> None:
-        pass
-
-    def ended(self, entry: Any, frames: int, is_new: bool) -> None:
-        self._ended += 1
-        if self._ended in self._moments:
-            time.sleep(self._generator.random() / 20)
-            self.killed.append(min(set(actors()) - set(self.killed)))
-            os.kill(self.killed[-1], signal.SIGKILL)
-
-
 def kill_actors(folder: Path, seed: int, kills: int) -> None:
     inputs = light_inputs(folder / "in", 24)
     slow, fast = stub_bundle(folder / "slow", seconds=0.1), stub_bundle(folder / "fast")
-    killer = Killer(seed, kills)
+    generator = random.Random(seed)
+    # the oldest has loaded by then
+    killer = WorkerKiller(set(generator.sample(range(1, 20), kills)), ray_actors, lambda alive, _: alive[0], generator)
 
     result = predict(slow, inputs, folder / "out", engine="ray", num_workers=2, observer=killer, **OPTIONS)
     predict(fast, inputs, folder / "undisturbed", **OPTIONS)

@@ -24,6 +24,7 @@ from msrf_monai.clinical.ledger import MANIFEST
 from msrf_monai.clinical.pipeline import predict
 from support.clinical_runs import result_bytes
 from support.clinical_workers import light_inputs, load, stub_bundle
+from support.worker_killer import ray_actors
 
 TESTS = Path(support.clinical_workers.__file__).parents[1]
 INPUTS = 16
@@ -83,17 +84,6 @@ def marked(mark: str) -> list[str]:
     return found
 
 
-def actors() -> list[int]:
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if b"ray::StubActor" in path.read_bytes():
-                found.append(int(path.parent.name))
-        except OSError:
-            continue
-    return found
-
-
 def left(found: Callable[[], list[Any]]) -> list[Any]:
     """Return the processes that do not end by themselves.
 
@@ -144,14 +134,14 @@ def killed_and_gone_on_with(
         assert kill_after(run, output, max(least, done_before + (number > 0)), generator.random() / 10)
         assert run.returncode == -signal.SIGKILL
         assert left(partial(marked, mark)) == []
-    assert left(actors) == []
+    assert left(ray_actors) == []
     run = work.begin(output, f"{output}-last", **options)
     said, complaint = run.communicate(timeout=300)
     assert run.returncode == 0, complaint
     found = json.loads(said.splitlines()[-1])
     assert (found["done"], found["failed"]) == (INPUTS - 1, 1)
     assert left(partial(marked, f"{output}-last")) == []
-    assert left(actors) == []
+    assert left(ray_actors) == []
     assert_nothing_is_lost_or_doubled(work, output)
 
 

@@ -17,35 +17,16 @@ from typing import Any
 import pytest
 
 import support.clinical_workers
-from msrf_monai.clinical.ledger import MANIFEST, Entry, read_manifest
+from msrf_monai.clinical.ledger import MANIFEST, read_manifest
 from msrf_monai.clinical.pipeline import predict
 from msrf_monai.clinical.run_options import RunResult
 from support.clinical_runs import result_bytes
 from support.clinical_workers import PROGRAM, children, load, stub_bundle
 from support.dicom_files import as_bytes, image_dataset, pattern
+from support.worker_killer import WorkerKiller
 
 INPUTS = 24
 OPTIONS: dict[str, Any] = {"outputs": ("mask", "stats"), "report": False}
-
-
-class Killer:
-    """Watches a run, and kills one of its workers when so many inputs are finished."""
-
-    def __init__(self, seed: int, kills: int) -> None:
-        self._generator = random.Random(seed)
-        self._moments = set(self._generator.sample(range(1, INPUTS), kills))
-        self._ended = 0
-        self.kills = 0
-
-    def begin(self, inputs: int, frames: int) -> None:
-        pass
-
-    def ended(self, entry: Entry, frames: int, is_new: bool) -> None:
-        self._ended += 1
-        if self._ended in self._moments:
-            time.sleep(self._generator.random() / 50)
-            os.kill(self._generator.choice(children()), signal.SIGKILL)
-            self.kills += 1
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +48,10 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def killed_run(work: Path, output: Path, seed: int, kills: int, **options: Any) -> tuple[RunResult, Killer]:
-    killer = Killer(seed, kills)
+def killed_run(work: Path, output: Path, seed: int, kills: int, **options: Any) -> tuple[RunResult, WorkerKiller]:
+    generator = random.Random(seed)
+    moments = set(generator.sample(range(1, INPUTS), kills))
+    killer = WorkerKiller(moments, children, lambda alive, chance: chance.choice(alive), generator)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("msrf_monai.clinical.execution.worker_handle.PROGRAM", PROGRAM)
         found = predict(work / "bundle", work / "in", output, observer=killer, num_workers=2, **OPTIONS, **options)
@@ -88,7 +71,7 @@ def assert_nothing_is_lost_or_doubled(work: Path, output: Path) -> None:
 def test_workers_killed_at_three_moments_lose_and_double_nothing(work: Path, tmp_path: Path) -> None:
     found, killer = killed_run(work, tmp_path / "out", seed=5, kills=3)
 
-    assert killer.kills == 3
+    assert len(killer.killed) == 3
     assert (found.done, found.failed) == (INPUTS - 1, 1)
     assert_nothing_is_lost_or_doubled(work, tmp_path / "out")
 
@@ -98,7 +81,7 @@ def test_workers_killed_at_three_moments_lose_and_double_nothing(work: Path, tmp
 def test_workers_killed_at_twenty_times_three_moments(work: Path, tmp_path: Path, seed: int) -> None:
     found, killer = killed_run(work, tmp_path / "out", seed=seed, kills=3)
 
-    assert killer.kills == 3
+    assert len(killer.killed) == 3
     assert (found.done, found.failed) == (INPUTS - 1, 1)
     assert_nothing_is_lost_or_doubled(work, tmp_path / "out")
 
