@@ -34,6 +34,7 @@ class LazyGroup(TyperGroup):
         "package": ("msrf_monai.cli.package", "Make the zip of a bundle."),
         "predict": ("msrf_monai.cli.predict", "Predict clinical files with a bundle: DICOM, pictures, volumes."),
         "unpack": ("msrf_monai.cli.unpack", "Unpack the zip of a bundle."),
+        "verify": ("msrf_monai.cli.verify", "Check a bundle's files, and that it gives its stored outputs."),
     }
 
     def list_commands(self, ctx: Any) -> list[str]:

@@ -26,7 +26,7 @@ from msrf_monai.networks.inference import optimize_for_inference
 from msrf_monai.optional import require
 from msrf_monai.runtime import versions
 
-__all__ = ["Backend", "Runnable", "build_backend", "pick_device"]
+__all__ = ["Backend", "Runnable", "build_backend", "first_output", "pick_device"]
 
 _log = logging.getLogger(__name__)
 
@@ -225,7 +225,7 @@ def _compare(source: Runnable, other: Network) -> None:
     generator = torch.Generator().manual_seed(0)
     image = torch.rand(*source.input_shape, generator=generator)
     with torch.no_grad():
-        expected, found = _first(source.network(image)), _first(other(image))
+        expected, found = first_output(source.network(image)), first_output(other(image))
     if expected.shape != found.shape:
         raise ConfigError("the exported network gives another shape than eager PyTorch; use the backend eager")
     if float(expected.min()) < 0 or float(expected.max()) > 1:
@@ -238,7 +238,8 @@ def _compare(source: Runnable, other: Network) -> None:
         )
 
 
-def _first(output: Any) -> torch.Tensor:
+def first_output(output: Any) -> torch.Tensor:
+    """Return the prediction of a network that may give further tensors after it."""
     while isinstance(output, (tuple, list)):
         output = output[0]
     return output  # type: ignore[no-any-return]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +14,14 @@ import torch
 from monai.data.meta_tensor import MetaTensor
 from monai.inferers.inferer import SimpleInferer
 
-from msrf_monai.clinical.backends import Backend, Runnable, build_backend, pick_device
+from msrf_monai.clinical.backends import Backend, build_backend, pick_device
 from msrf_monai.clinical.case import Case
 from msrf_monai.clinical.prediction import Prediction
 from msrf_monai.clinical.predictor_chain import PRED, Chain, run_transforms, split_chain
-from msrf_monai.clinical.predictor_config import BundleConfig, read_bundle
+from msrf_monai.clinical.predictor_config import read_bundle
 from msrf_monai.clinical.predictor_decision import class_rows
+from msrf_monai.clinical.predictor_network import digest_of, load_runnable
 from msrf_monai.clinical.predictor_reading import FrameGate
-from msrf_monai.clinical.predictor_weights import find_weights, load_network
 from msrf_monai.clinical.writing.segments import Segment, segments_from_metadata
 from msrf_monai.errors import ConfigError, InputError
 from msrf_monai.runtime import set_threads
@@ -103,22 +101,17 @@ class Predictor:
         config = read_bundle(bundle, overrides=options.overrides, tta=options.tta, device=str(device))
         gate = FrameGate()
         chain = split_chain(config, threshold=options.threshold, read=gate.frame)
-        network, weights_digest = load_network(config, find_weights(config, options.weights))
-        digest = _digest(weights=weights_digest, config=config.resolved, overrides=options.overrides)
-        source = Runnable(
-            network,
-            config.folder,
-            config.file.name,
-            dict(options.overrides),
-            _input_shape(config),
-            digest,
-            options.cache,
-            options.num_threads,
+        source = load_runnable(
+            config,
+            weights=options.weights,
+            overrides=options.overrides,
+            cache=options.cache,
+            num_threads=options.num_threads,
         )
         return cls(
             name=str(config.metadata.get("name") or config.folder.resolve().name),
             version=str(config.metadata.get("version") or ""),
-            model_digest=_digest(model=digest, tta=options.tta, threshold=options.threshold),
+            model_digest=digest_of(model=source.digest, tta=options.tta, threshold=options.threshold),
             segments=segments_from_metadata(config.metadata),
             metadata=config.metadata,
             threshold=chain.threshold,
@@ -155,6 +148,23 @@ class Predictor:
             "seconds": time.perf_counter() - started,
         }
 
+    def network_input(self, item: dict[str, Any]) -> torch.Tensor:
+        """Return what the inferer gets of a prepared frame: ``(C, H, W)`` in the axes of the bundle's chain.
+
+        Args:
+            item: from ``prepare``.
+
+        Raises:
+            InputError: when the preprocessing gave no 2-D image.
+        """
+        image = item["data"][self._chain.load.key]
+        if not isinstance(image, torch.Tensor) or image.ndim != 3:
+            raise InputError(
+                f"the bundle's preprocessing gives {getattr(image, 'shape', type(image).__name__)} for one frame; "
+                "expected one channel-first 2-D image"
+            )
+        return image
+
     def infer(self, item: dict[str, Any]) -> dict[str, Any]:
         """Run the network on a prepared frame; called from one thread.
 
@@ -168,12 +178,7 @@ class Predictor:
             InputError: when the preprocessing gave no 2-D image.
         """
         started = time.perf_counter()
-        image = item["data"][self._chain.load.key]
-        if not isinstance(image, torch.Tensor) or image.ndim != 3:
-            raise InputError(
-                f"the bundle's preprocessing gives {getattr(image, 'shape', type(image).__name__)} for one frame; "
-                "expected one channel-first 2-D image"
-            )
+        image = self.network_input(item)
         batch = plain(image)[None].to(self.device).contiguous()
         with torch.no_grad(), self._precision():
             scores = self._inferer(batch, self._network)
@@ -244,18 +249,3 @@ class Predictor:
 
     def _precision(self) -> AbstractContextManager[Any]:
         return torch.autocast("cuda") if self._amp else nullcontext()
-
-
-def _digest(**parts: Any) -> str:
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _input_shape(config: BundleConfig) -> tuple[int, int, int, int]:
-    """Return a shape that the network takes: that of the metadata, or 64 by 64 where it says none."""
-    planes: Any = config.described("inputs", "image", "num_channels")
-    if planes is None and config.has("network_def::in_channels"):
-        planes = config.build("network_def::in_channels")
-    size: Any = config.described("inputs", "image", "spatial_shape")
-    is_plain = isinstance(size, Sequence) and len(size) == 2 and all(isinstance(length, int) for length in size)
-    height, width = size if is_plain else (64, 64)
-    return 1, int(planes or 3), int(height), int(width)
