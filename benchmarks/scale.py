@@ -7,12 +7,15 @@ numbers take turns, up and down again in every other round, so that the load of 
 image    wall and CPU milliseconds an image between two numbers of images: what the larger run takes more, divided by
          the images that it has more. All grows into it, planning and the report too, and the start does not.
 steady   wall milliseconds an image from the 20th line of the manifest to the 20th from its end
+speed    how fast the machine was meanwhile, beside the first number of images: a loop of Python is timed on the other
+         processor ten times a second. A processor that is shared changes its speed by tens of percent
 start    seconds from the start of the program to the first finished input
 end      seconds from the last finished input to the end of the program
 memory   peak MiB of the run's own process, of its largest worker, and of all processes together (the kernel's VmHWM,
          which counts pages that processes share in each of them)
 
 The target is that the time an image and the memory of run and workers stay flat, within 5 %, from 100 to 10,000 images.
+That the work itself does not grow is counted, not timed, by tests/clinical/pipeline/test_work_per_input.py.
 What handing out costs is the difference between one worker and none.
 
 Run:
@@ -47,6 +50,7 @@ WAYS: dict[str, list[str]] = {
 }
 EDGE = 20
 LOOK, LOOK_AT_PROCESSES = 0.02, 0.1
+LOOP = 20_000
 WORKER = (b"worker_process", b"ray::WorkerActor")
 MEBI = 1024.0
 
@@ -109,7 +113,7 @@ def report(way: str, numbers: Sequence[int], found: dict[int, list[Found]]) -> l
         print(
             f"  {row['images']:6.0f} images: {row['total']:7.1f} s, start {row['start']:5.1f} s, "
             f"end {row['end']:5.1f} s, steady {row['steady']:6.2f} ms "
-            f"({row['steady'] / rows[0]['steady']:.3f}), MiB {memory}"
+            f"({row['steady'] / rows[0]['steady']:.3f}), speed {rows[0]['loop'] / row['loop']:.3f}, MiB {memory}"
         )
     for few, many in pairwise(rows):
         more = many["images"] - few["images"]
@@ -146,10 +150,12 @@ def measured(options: argparse.Namespace, way: str, number: int) -> Found:
     spent: dict[int, float] = {}
     workers: set[int] = set()
     looked = 0.0
+    loops: list[float] = []
     while process.poll() is None:
         now = time.perf_counter()
         if now - looked > LOOK_AT_PROCESSES:
             looked = now
+            loops.append(seconds_of_loop())
             for each in family(process.pid):
                 peaks[each] = max(peaks.get(each, 0), high_water(each))
                 spent[each] = max(spent.get(each, 0.0), seconds_of(each))
@@ -171,10 +177,18 @@ def measured(options: argparse.Namespace, way: str, number: int) -> Found:
         "end": ended - last,
         "steady": 1e3 * (to[0] - from_[0]) / max(1, lines),
         "cpu": sum(spent.values()),
+        "loop": statistics.mean(loops),
         "run": peaks[process.pid] / MEBI,
         "worker": max((peaks[each] for each in workers), default=0) / MEBI,
         "all": sum(peaks.values()) / MEBI,
     }
+
+
+def seconds_of_loop() -> float:
+    """Return the processor time that a fixed piece of work takes now."""
+    began = time.process_time()
+    sum(number * number for number in range(LOOP))
+    return time.process_time() - began
 
 
 def seconds_of(number: int) -> float:

@@ -30,7 +30,7 @@ from msrf_monai.errors import MissingExtraError
 from msrf_monai.runtime import versions
 
 if TYPE_CHECKING:
-    from msrf_monai.clinical.execution.workers import WorkerPool
+    from msrf_monai.clinical.execution.worker_pool import WorkerPool
     from msrf_monai.clinical.predictor import Predictor
 
 __all__ = ["Batch", "PredictionRun", "predict"]

@@ -14,7 +14,8 @@ from msrf_monai.clinical.execution.loading import load_predictor
 from msrf_monai.clinical.execution.local import LocalRun
 from msrf_monai.clinical.execution.roles import Observer
 from msrf_monai.clinical.execution.worker_handle import Processes
-from msrf_monai.clinical.execution.workers import WorkerPool, WorkersRun
+from msrf_monai.clinical.execution.worker_pool import WorkerPool
+from msrf_monai.clinical.execution.workers import WorkersRun
 from msrf_monai.clinical.execution.workplace import Workplace
 from msrf_monai.clinical.inputs import PlannedInput
 from msrf_monai.clinical.ledger import Ledger

@@ -11,6 +11,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
@@ -31,7 +32,7 @@ _LOGGER = logging.getLogger(__name__)
 _NEWS_SECONDS = 30.0
 """How long an actor waits for something to tell before it says that there is nothing."""
 _ROOM_SECONDS = 60.0
-"""After so long without any news it is said how many workers have not begun."""
+"""So often it is said how many workers have not begun."""
 _PATIENCE = 10.0
 """Seconds that the end of an actor may take."""
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -185,25 +186,32 @@ class RayCluster:
         elif address is not None:
             raise ConfigError(f"this process uses Ray already; leave out the address {address}, or end that Ray before")
         alive = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
-        self._gpus = int(sum(node.get("GPU", 0) for node in alive)) if on_gpus else 0
-        self._places = [node for node in alive if node.get("GPU", 0)] if self._gpus else alive
+        has_room = [node for node in alive if node.get("CPU", 0) >= 1]  # a head may do nothing but lead
+        self._gpus = int(sum(node.get("GPU", 0) for node in has_room)) if on_gpus else 0
+        self._places = [node for node in has_room if node.get("GPU", 0)] if self._gpus else has_room
+        self._told_of_room = time.monotonic()
 
     def count(self, asked: int) -> int:
         """Return what is asked for, else one for each GPU, or for each computer of a cluster without."""
         return asked or self._gpus or max(1, len(self._places))
 
     def threads(self, count: int) -> int:
-        """Return an equal part of the processors of the computers that workers can be on, at least 1."""
-        return max(1, min(sum(self._processors) // count, self._room))
+        """Return the most processors that every one of so many workers can have at the same time, at least 1."""
+        fitting = (threads for threads in range(self._room, 1, -1) if self._holds(count, threads))
+        return next(fitting, 1)
 
-    @property
-    def _processors(self) -> list[int]:
-        return [int(node.get("CPU", 0)) for node in self._places] or [1]
+    def _holds(self, count: int, threads: int) -> bool:
+        """Return whether so many workers have room at once, each on one computer."""
+        room = 0
+        for node in self._places:
+            fitting = int(node["CPU"]) // threads
+            room += min(fitting, int(node["GPU"])) if self._gpus else fitting
+        return room >= count
 
     @property
     def _room(self) -> int:
         """Processors of the largest computer; an actor that asks for more would never begin."""
-        return max(1, *self._processors)
+        return max((int(node["CPU"]) for node in self._places), default=1)
 
     def begin(self, setup: Message, threads: int) -> RayWorker:
         """Begin an actor."""
@@ -221,13 +229,20 @@ class RayCluster:
     def with_news(self, workers: Sequence[Any]) -> Sequence[RayWorker]:
         """Wait until an actor has said something, or has died."""
         while True:
+            self._tell_of_room(workers)
             found = [worker for worker in workers if worker.has_news()]
             if found or not workers:
                 return found
-            pending = [worker.pending for worker in workers]
-            if not self._ray.wait(pending, num_returns=1, timeout=_ROOM_SECONDS)[0]:
-                waiting = sum(not worker.is_ready for worker in workers)
-                _LOGGER.warning("%d of %d workers still wait for room in the cluster, or load", waiting, len(workers))
+            self._ray.wait([worker.pending for worker in workers], num_returns=1, timeout=_ROOM_SECONDS)
+
+    def _tell_of_room(self, workers: Sequence[Any]) -> None:
+        """Say once a minute how many have not begun, also while others are at work."""
+        waiting = sum(not worker.is_ready for worker in workers)
+        if not waiting:
+            self._told_of_room = time.monotonic()
+        elif time.monotonic() - self._told_of_room >= _ROOM_SECONDS:
+            self._told_of_room = time.monotonic()
+            _LOGGER.warning("%d of %d workers still wait for room in the cluster, or load", waiting, len(workers))
 
     def _join(self, address: str | None) -> None:
         own: dict[str, Any] = {"address": "local", "include_dashboard": False, "_node_ip_address": "127.0.0.1"}

@@ -112,7 +112,7 @@ def test_quiet_keeps_warnings_from_the_screen_and_in_the_log(
         def emit(self, record: logging.LogRecord) -> None:
             seen.append(record.getMessage())
 
-    logger = logging.getLogger("msrf_monai.clinical.execution.workers")
+    logger = logging.getLogger("msrf_monai.clinical.execution.worker_pool")
 
     def run() -> int:
         logger.warning("a worker died")

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from msrf_monai.clinical.execution import worker_handle, workers
+from msrf_monai.clinical.execution import worker_handle
 from msrf_monai.clinical.execution.loading import load_predictor
+from msrf_monai.clinical.execution.worker_pool import WorkerPool
 from msrf_monai.clinical.run_options import RunOptions
 from support.clinical_workers import PROGRAM, stub_bundle
 
@@ -29,7 +30,7 @@ def test_the_first_worker_exports_the_network_for_all(
     monkeypatch.setattr(worker_handle, "WorkerHandle", begin)
     settings = RunOptions(num_workers=3, backend=backend)
 
-    with workers.WorkerPool(stub_bundle(tmp_path / "bundle"), settings, tmp_path) as pool:
+    with WorkerPool(stub_bundle(tmp_path / "bundle"), settings, tmp_path) as pool:
         assert len(begun) == at_first
         assert pool.name == "threshold"
         pool.fill(3)

@@ -12,7 +12,7 @@ import pytest
 from pydicom import dcmread
 
 from msrf_monai.clinical.execution.worker_handle import Processes
-from msrf_monai.clinical.execution.workers import worker_threads
+from msrf_monai.clinical.execution.worker_pool import worker_threads
 from msrf_monai.clinical.ledger import Entry, read_manifest
 from msrf_monai.clinical.pipeline import PredictionRun, predict
 from msrf_monai.clinical.run_options import RunOptions
