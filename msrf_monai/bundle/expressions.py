@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 
 from msrf_monai.bundle.permitted import (
+    FETCH_OPTIONS,
     HARMLESS_BUILTINS,
     MODULES,
     ROOTS,
@@ -144,7 +145,7 @@ def _statement(node: ast.AST) -> list[str]:
         return ["the expression waits or yields"]
     if isinstance(node, ast.JoinedStr) and any(_is_mark(part) for part in ast.walk(node)):
         return ["a reference stands within a text, which MONAI cuts in two; join them with +"]
-    if isinstance(node, ast.keyword) and node.arg in PICKLE_OPTIONS:
+    if isinstance(node, ast.keyword) and node.arg in PICKLE_OPTIONS | FETCH_OPTIONS:
         return [f"the expression sets {node.arg}; weights come in through msrf_monai.engines.LoadWeights"]
     if isinstance(node, ast.Import):
         return [problem for alias in node.names for problem in _import(alias.name, alias.asname)]
@@ -192,7 +193,7 @@ def _literal(value: str | bytes, below_a_folder: bool) -> list[str]:
     text = value.decode("latin-1") if isinstance(value, bytes) else value
     if _MARK in text:
         return ["a reference stands within a text, which MONAI cuts in two; join them with +"]
-    if text in PICKLE_OPTIONS:
+    if text in PICKLE_OPTIONS | FETCH_OPTIONS:
         return [f"the expression sets {text}"]
     if "__" in text:
         return [f"{text!r} holds two underscores, as the names of Python's inner parts do"]

@@ -19,7 +19,7 @@ from msrf_monai.bundle.expressions import (
     imported_names,
     personal_path,
 )
-from msrf_monai.bundle.targets import helper_problems, target_problems, wholeness_problems
+from msrf_monai.bundle.targets import fetch_problems, helper_problems, target_problems, wholeness_problems
 from msrf_monai.errors import ConfigError
 
 __all__ = [
@@ -238,6 +238,7 @@ def _component(value: Mapping[str, Any], *, says_targets: bool) -> list[str]:
     problems += [
         f"{key} is set; only a loader of pickled objects takes it" for key in sorted(PICKLE_OPTIONS & set(value))
     ]
+    problems += fetch_problems(value)
     urls = [key for key, item in value.items() if _is_url(item) or (isinstance(item, list) and any(map(_is_url, item)))]
     has_digest = any(isinstance(value.get(key), str) for key in ("sha256", "hash_val"))
     problems += [f"{key} is a URL without a sha256 beside it" for key in urls if not has_digest]

@@ -155,6 +155,12 @@ _LOADERS = ("LoadImage", "LoadImaged", "LoadImageD", "LoadImageDict", "ImageData
 _SAVERS = ("SaveImage", "SaveImaged", "SaveImageD", "SaveImageDict")
 BY_NAME = frozenset({*_LOADERS, *_SAVERS, "NumpyReader", "PatchInferer"})
 """Components that call whatever a text names, or unpickle when the second argument says so; see ``is_helper``."""
+FETCHING = frozenset(
+    {"EfficientNetBN", "EfficientNetBNFeatures", "EfficientNetEncoder", "MILModel", "ResNetEncoder", "ResNetFeatures"}
+)
+"""Networks that fetch weights unless ``pretrained`` is false."""
+FETCH_OPTIONS = frozenset({"pretrained", "pretrained_url"})
+"""Options by which networks of MONAI fetch weights."""
 _HELPERS = """
 itkreader nibabelreader nrrdreader numpyreader pilreader pydicomreader wsireader image2dreader clinicalimagereader
 itkwriter nibabelwriter pilwriter avgmerger zarravgmerger
@@ -170,7 +176,7 @@ HARMLESS_BUILTINS = frozenset(_BUILTINS.split())
 
 def is_permitted(name: str) -> bool:
     """Say whether an expression may use a dotted name that begins at a module."""
-    return BY_NAME.isdisjoint(name.split(".")) and _is_component(name, may_be_unbound=True)
+    return (BY_NAME | FETCHING).isdisjoint(name.split(".")) and _is_component(name, may_be_unbound=True)
 
 
 def is_target(name: str) -> bool:

@@ -10,6 +10,8 @@ from msrf_monai.bundle.config_ids import SEVERAL, last_of
 from msrf_monai.bundle.permitted import (
     BY_NAME,
     DENIED,
+    FETCH_OPTIONS,
+    FETCHING,
     HARMLESS_BUILTINS,
     ROOTS,
     UNSAFE_PARTS,
@@ -18,7 +20,7 @@ from msrf_monai.bundle.permitted import (
     missing_package,
 )
 
-__all__ = ["helper_problems", "is_unsafe_short", "target_problems", "unknown", "wholeness_problems"]
+__all__ = ["fetch_problems", "helper_problems", "is_unsafe_short", "target_problems", "unknown", "wholeness_problems"]
 
 
 def target_problems(target: object) -> list[str]:
@@ -44,6 +46,20 @@ def helper_problems(key: str, value: object) -> list[str]:
         for name in names
         if not isinstance(name, str) or not is_helper(name)
     ]
+
+
+def fetch_problems(value: Mapping[str, Any]) -> list[str]:
+    """List what in a component fetches weights while it is built: some networks do unless they are told not to."""
+    name = str(value.get("_target_")).rpartition(".")[2]
+    options = {*FETCH_OPTIONS, *(("weights",) if name == "TorchVisionFCModel" else ())}
+    problems = [
+        f"{key} fetches weights while the network is built; ship them, and load them by msrf_monai.engines.LoadWeights"
+        for key in sorted(options & set(value))
+        if value[key] not in (None, False)
+    ]
+    if name in FETCHING and "pretrained" not in value:
+        problems.append(f"{name} fetches weights unless pretrained is false; say so")
+    return problems
 
 
 def _needs_whole(target: object) -> bool:

@@ -158,7 +158,13 @@ def _show_plan(job: _Job) -> int:
     planned = preview(job.inputs, job.output, **job.settings)
     code = SOME_FAILED if any(each.action == "refuse" for each in planned) else 0
     if job.as_json:
-        found = {"bundle": name, "bundle_version": version, "inputs": [asdict(each) for each in planned]}
+        taken_back = [each for each in planned if each.action == "take back"]
+        found = {
+            "bundle": name,
+            "bundle_version": version,
+            "inputs": [asdict(each) for each in planned if each not in taken_back],
+            "taken_back": [asdict(each) for each in taken_back],
+        }
         typer.echo(json.dumps({**found, "exit_code": code}))
     elif not job.quiet:
         for each in planned:

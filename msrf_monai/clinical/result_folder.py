@@ -94,10 +94,14 @@ class ResultFolder:
             yield temporary
             _sync_tree(temporary)
             self._set_aside(final)
-            temporary.rename(final)
+            try:
+                temporary.rename(final)
+            except OSError:
+                self._put_back(final)
+                raise
         except BaseException as error:
             _remove(temporary)
-            if isinstance(error, Exception) and not self._desk.is_dir():
+            if isinstance(error, Exception) and self._desk != self.root and not self._desk.is_dir():
                 raise TakenAwayError(
                     "the folder of a worker among the results was removed while it was at work; leave the result "
                     "folder alone, then run the same command with --resume"
@@ -152,6 +156,10 @@ class ResultFolder:
         if final.exists():
             _remove(self._aside(final))
             final.rename(self._aside(final))
+
+    def _put_back(self, final: Path) -> None:
+        with suppress(OSError):  # what stopped the new result may stop this too
+            self._aside(final).rename(final)
 
 
 def _remove(path: Path) -> None:

@@ -109,9 +109,13 @@ def settle(
     planned = {each.folder for each in plan}
     earlier: dict[str, _Earlier] = {}
     for each in plan:
+        marks: tuple[FileMark, ...] | None = None
         for place, path in enumerate(each.paths):
             folders = [folder for folder in sources.folders_of(path) - planned if _stands(entries.get(folder))]
-            mark = _mark_now(each, place, limits) if folders else FileMark()
+            if not folders:
+                continue
+            marks = marks_of(each) if marks is None else marks  # a series may have thousands of files
+            mark = marks[place] if marks else _mark_of_path(each, path, limits)
             for folder in folders:
                 found = earlier.setdefault(folder, _Earlier(entries[folder], sources.files_of(folder)))
                 name = sources.name_of(path)
@@ -159,11 +163,8 @@ def _is_picture(planned: PlannedInput, limits: Limits) -> bool:
         return False
 
 
-def _mark_now(planned: PlannedInput, place: int, limits: Limits) -> FileMark:
-    marks = marks_of(planned)
-    if marks:
-        return marks[place]
-    return FileMark() if planned.is_slide else _mark_of_file(Path(planned.paths[place]), limits)
+def _mark_of_path(planned: PlannedInput, path: str, limits: Limits) -> FileMark:
+    return FileMark() if planned.is_slide else _mark_of_file(Path(path), limits)
 
 
 def _mark_of_case(case: Case) -> FileMark:

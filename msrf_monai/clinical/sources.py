@@ -3,7 +3,8 @@
 Paths may name patients, so they are in no log line, report or manifest. Who has to find the file behind a failure
 finds it here; who passes results on leaves this file out, or has none made. Then a list of hashes takes its place: a
 run has to know which result goes when a file that is given again has become something else. They are hashed with a key
-of the folder's own, in another file, since whoever guesses a path could try it otherwise.
+of the folder's own, in another file: whoever has the list without it cannot try a path that he guesses. Both are for
+the next run alone, and are left out too.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from msrf_monai.bundle.package import packaged_files
-from msrf_monai.errors import EngineError
+from msrf_monai.errors import EngineError, InputError
 from msrf_monai.files import storing, write_text
 from msrf_monai.label.environment import Environment
 
@@ -31,6 +31,8 @@ from msrf_monai.label.app import BundleAppMixin
 class BundleApp(BundleAppMixin, stock.MyApp, MONAILabelApp):
     """MONAI Label looks for a class whose direct base is MONAILabelApp."""
 '''
+_MARK = ".msrf-monai-app"
+"""File that says that a folder is one of these; without it nothing is replaced."""
 _NOT_STOCK = shutil.ignore_patterns("logs", "model", "__pycache__")
 
 
@@ -54,7 +56,9 @@ class AppFolder:
         return self.root / "model" / name
 
     def lay_out(self, bundles: Sequence[Path], environment: Environment) -> list[str]:
-        """Make what is missing; what is there stays as it is, above all weights that were fine-tuned.
+        """Lay MONAI Label's app anew, and make what else is missing.
+
+        Copies of bundles that are there stay as they are, above all weights that were fine-tuned.
 
         Args:
             bundles: folders to copy from.
@@ -65,15 +69,26 @@ class AppFolder:
 
         Raises:
             EngineError: when MONAI Label does not give its app.
+            InputError: when the folder holds other things; nothing is changed there.
             StorageError: when a file cannot be written.
         """
         with storing(self.root):
             # its logs and caches will hold patients' images and numbers
             self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._check_is_ours()
+            write_text(self.root / _MARK, "Made by msrf-monai label, which lays its files anew at each start.\n")
             self._take_stock_app(environment)
             write_text(self.root / "main.py", _MAIN)
             self._write_segmenter(environment)
             return [*self._close(), *(note for bundle in bundles for note in self._copy(bundle))]
+
+    def _check_is_ours(self) -> None:
+        held = sorted(path.name for path in self.root.iterdir() if not path.name.startswith((".", "lost+found")))
+        if held and not (self.root / _MARK).is_file():
+            raise InputError(
+                f"{self.root} holds other things ({', '.join(held[:3])}), which MONAI Label's app would replace; "
+                "name a new or empty folder by --app-dir"
+            )
 
     def _close(self) -> list[str]:
         """Keep others out, also of a folder that was there before."""

@@ -22,7 +22,7 @@ from pathlib import Path
 from msrf_monai import __version__
 from msrf_monai.errors import EngineError, InputError
 
-__all__ = ["VARIABLE", "Environment", "environment_digest", "main", "make_environment"]
+__all__ = ["VARIABLE", "Environment", "environment_digest", "main", "make_environment", "runs_here"]
 
 VARIABLE = "MSRF_LABEL_ENV"
 """The environment variable that names the folder of an environment."""
@@ -132,9 +132,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def runs_here() -> bool:
+    """Return whether the tested versions of MONAI Label's libraries run on this Python."""
+    least, above = _PYTHONS
+    return least <= sys.version_info[:3] < above
+
+
 def _check(folder: Path) -> None:
     least, above = _PYTHONS
-    if not least <= sys.version_info[:3] < above:
+    if not runs_here():
         here, first, last = (".".join(map(str, version)) for version in (sys.version_info[:3], least, above))
         raise InputError(
             f"this is Python {here}, and MONAI Label's environment needs {first} or later, below {last}; run this "

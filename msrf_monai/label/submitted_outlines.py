@@ -24,6 +24,9 @@ __all__ = ["filled", "mask_of_outlines", "with_masks"]
 _MOST_BYTES = 64 * 2**20
 """More than a million points."""
 
+_FARTHEST = 1e7
+"""Pixels from the image's corner; no image is so large, and beyond 1e15 sums lose half a pixel."""
+
 Points = npt.NDArray[np.float64]
 
 
@@ -140,4 +143,9 @@ def _points(annotation: ElementTree.Element) -> Points:
     points = np.array(found, np.float64).reshape(-1, 2)
     if not np.isfinite(points).all():
         raise DataError("an outline has a corner whose X or Y is no number; submit it again")
+    if (np.abs(points) > _FARTHEST).any():
+        raise DataError(
+            f"an outline has a corner more than {_FARTHEST:.0f} pixels away from the image; draw it on the image and "
+            "submit it again"
+        )
     return points

@@ -13,7 +13,7 @@ import torch
 from typer.testing import CliRunner
 
 from msrf_monai.cli import label as command
-from msrf_monai.errors import CheckpointError, ConfigError, EngineError, StorageError
+from msrf_monai.errors import CheckpointError, ConfigError, EngineError, InputError, StorageError
 from msrf_monai.files import sha256_of
 from msrf_monai.label.app_folder import AppFolder
 from msrf_monai.label.environment import Environment
@@ -108,6 +108,31 @@ def test_an_environment_that_gives_no_app_is_told(folder, environment, bundle):
 
     with pytest.raises(EngineError, match="no app monaibundle"):
         folder.lay_out([bundle], environment)
+
+
+def test_a_folder_with_other_things_is_left_alone(folder, environment, bundle):
+    (folder.root / "lib").mkdir(parents=True, mode=0o755)
+    for name in ("README.md", "main.py", "lib/mine.py", ".hidden"):
+        (folder.root / name).write_text("mine\n")
+    folder.root.chmod(0o755)
+    before = {path: path.stat() for path in [folder.root, *folder.root.rglob("*")]}
+
+    with pytest.raises(InputError, match=r"holds other things \(README\.md, lib, main\.py\)"):
+        folder.lay_out([bundle], environment)
+
+    assert {path: path.stat() for path in [folder.root, *folder.root.rglob("*")]} == before
+
+
+def test_a_first_start_that_was_cut_off_is_taken_up_again(folder, environment, bundle, monkeypatch):
+    def cut_off(*given):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(AppFolder, "_write_segmenter", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            folder.lay_out([bundle], environment)
+
+    assert folder.lay_out([bundle], environment) == []
 
 
 def test_the_app_is_laid_anew_at_each_start_and_the_folder_closed(folder, environment, bundle):

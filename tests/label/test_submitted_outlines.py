@@ -81,10 +81,11 @@ def test_nothing_drawn_is_an_empty_mask() -> None:
         (asap(("Other", [(0, 0), (3, 0), (3, 3)])), "label 'Other', and those of the bundles are polyp, vessel"),
         (asap(("polyp", [("left", 0), (3, 0), (3, 3)])), "a corner whose X or Y is no number"),
         (asap(("polyp", [("nan", 0), (3, 0), (3, 3)])), "a corner whose X or Y is no number"),
+        (asap(("polyp", [(0, -1e308), (5, 1e308), (3, 2)])), "a corner more than 10000000 pixels away"),
         (b"<html></html>", "no XML of ASAP"),
         (b"P6 4 4", "no XML of ASAP"),
     ],
-    ids=["unknown", "no-number", "not-finite", "other-xml", "no-xml"],
+    ids=["unknown", "no-number", "not-finite", "far-away", "other-xml", "no-xml"],
 )
 def test_what_makes_no_mask_is_refused(content: bytes, said: str) -> None:
     with pytest.raises(DataError, match=said):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -100,6 +102,42 @@ def test_results_that_fail_leave_what_was_there(tmp_path: Path) -> None:
 
     assert (tmp_path / "image-1" / "mask.png").read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["image-1"]
+
+
+@pytest.mark.parametrize("desk", ["", ".desk-1"])
+def test_an_earlier_result_comes_back_when_the_new_one_cannot_take_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, desk: str
+) -> None:
+    (tmp_path / desk).mkdir(exist_ok=True)
+    results = ResultFolder(tmp_path, desk)
+    with results.publish("image-1") as folder:
+        (folder / "mask.png").write_bytes(b"old")
+    rename = Path.rename
+
+    def fail_once(path: Path, target: Path) -> Path:
+        if path.name == ".part-image-1":
+            raise OSError(errno.EIO, "the disk fails")
+        return rename(path, target)
+
+    def replace() -> None:
+        with results.publish("image-1") as folder:
+            (folder / "mask.png").write_bytes(b"new")
+
+    monkeypatch.setattr(Path, "rename", fail_once)
+    with pytest.raises(OSError, match="the disk fails"):
+        replace()
+
+    assert (tmp_path / "image-1" / "mask.png").read_bytes() == b"old"
+    assert {path.name for path in tmp_path.iterdir()} == {"image-1", desk} - {""}
+    assert list((tmp_path / desk).glob(".*image-1")) == []
+
+
+def test_a_result_folder_that_is_removed_is_no_workers_matter(tmp_path: Path) -> None:
+    results = ResultFolder(tmp_path / "out")
+    results.make()
+
+    with pytest.raises(FileNotFoundError), results.publish("image-1"):
+        shutil.rmtree(tmp_path / "out")
 
 
 def test_new_results_replace_old_ones_as_a_whole(tmp_path: Path) -> None:

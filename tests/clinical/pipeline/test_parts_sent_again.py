@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
 from pathlib import Path
@@ -10,7 +11,10 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
+from typer.testing import CliRunner
 
+from msrf_monai.cli.predict import app
+from msrf_monai.clinical import sent_again
 from msrf_monai.clinical.ledger import Entry, read_manifest
 from msrf_monai.clinical.pacs.inbox import Inbox
 from msrf_monai.clinical.pacs.service import Service, ServiceOptions
@@ -196,6 +200,38 @@ def test_a_dry_run_tells_which_result_will_go(series: list[Path], tmp_path: Path
     assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == before
     predict(ThresholdPredictor(), series[1], output, resume=True, **settings)
     assert entries(output)[volume.folder].code == "superseded"
+
+
+def test_a_dry_run_in_json_keeps_results_and_inputs_apart(
+    series: list[Path], tmp_path: Path, settings: dict[str, Any], repository: Path
+) -> None:
+    output, bundle = tmp_path / "out", repository / "bundles" / "msrf_net_polyp_segmentation"
+    predict(ThresholdPredictor(), series[0].parent, output, **settings)
+    volume = volume_of(output)
+    change(series[1])
+    listing = [] if settings["source_list"] else ["--no-source-list"]
+
+    done = CliRunner().invoke(
+        app, [str(bundle), str(series[1]), "-o", str(output), "--resume", "--dry-run", "--json", *listing]
+    )
+
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert [each["action"] for each in told["inputs"]] == ["predict"]
+    assert [each["folder"] for each in told["taken_back"]] == [volume.folder]
+
+
+def test_what_is_known_of_a_series_is_asked_once(
+    series: list[Path], tmp_path: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_order = sorted(series, key=lambda path: float(pydicom.dcmread(path).ImagePositionPatient[2]))
+    predict(ThresholdPredictor(), in_order[:-1], tmp_path / "out", **settings)
+    asked, marks_of = [], sent_again.marks_of
+    monkeypatch.setattr(sent_again, "marks_of", lambda planned: asked.append(planned.folder) or marks_of(planned))
+
+    predict(ThresholdPredictor(), in_order, tmp_path / "out", resume=True, **settings)
+
+    assert len(asked) == 1
 
 
 def test_another_object_under_a_path_that_is_used_again(tmp_path: Path, settings: dict[str, Any]) -> None:
