@@ -115,11 +115,10 @@ def test_monai_label_lists_the_archive_and_segments_its_photograph(services: Eng
     series = str(pydicom.dcmread(dicom_samples / "fundus_op8.dcm", stop_before_pixels=True).SeriesInstanceUID)
     server, bundle = "http://127.0.0.1:8000", "imff_net_retinal_vessel_segmentation"
 
-    def listed() -> bool:  # a list is read again after half a minute
-        images = json.loads(services.here("curl", "-sS", f"{server}/datastore/?output=all").stdout)
-        return series in images["objects"]
+    def listed() -> int:  # a list is read again after half a minute
+        return int(json.loads(services.here("curl", "-sS", f"{server}/info/").stdout)["datastore"]["total"])
 
-    wait_until(listed, 120, lambda: services.logs(container("label")))
+    wait_until(lambda: listed() == 2, 120, lambda: f"{listed()}: {services.logs(container('label'))}")
     mask = services.folder / "mask"
     asked = ["-X", "POST", "-o", mask, f"{server}/infer/{bundle}?image={series}&output=dicom_seg"]
     services.here("curl", "-sS", "--fail", *asked, timeout=300)
