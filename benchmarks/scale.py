@@ -7,6 +7,7 @@ numbers take turns, up and down again in every other round, so that the load of 
 image    wall and CPU milliseconds an image between two numbers of images: what the larger run takes more, divided by
          the images that it has more. All grows into it, planning and the report too, and the start does not.
 steady   wall milliseconds an image from the 20th line of the manifest to the 20th from its end
+halves   processor time an image in the second half of a run, divided by that in the first half
 speed    how fast the machine was meanwhile, beside the first number of images: a loop of Python is timed on the other
          processor ten times a second. A processor that is shared changes its speed by tens of percent
 start    seconds from the start of the program to the first finished input
@@ -113,7 +114,8 @@ def report(way: str, numbers: Sequence[int], found: dict[int, list[Found]]) -> l
         print(
             f"  {row['images']:6.0f} images: {row['total']:7.1f} s, start {row['start']:5.1f} s, "
             f"end {row['end']:5.1f} s, steady {row['steady']:6.2f} ms "
-            f"({row['steady'] / rows[0]['steady']:.3f}), speed {rows[0]['loop'] / row['loop']:.3f}, MiB {memory}"
+            f"({row['steady'] / rows[0]['steady']:.3f}), halves {row['halves']:.3f}, "
+            f"speed {rows[0]['loop'] / row['loop']:.3f}, MiB {memory}"
         )
     for few, many in pairwise(rows):
         more = many["images"] - few["images"]
@@ -151,6 +153,7 @@ def measured(options: argparse.Namespace, way: str, number: int) -> Found:
     workers: set[int] = set()
     looked = 0.0
     loops: list[float] = []
+    history: list[tuple[int, float]] = []
     while process.poll() is None:
         now = time.perf_counter()
         if now - looked > LOOK_AT_PROCESSES:
@@ -160,6 +163,7 @@ def measured(options: argparse.Namespace, way: str, number: int) -> Found:
                 peaks[each] = max(peaks.get(each, 0), high_water(each))
                 spent[each] = max(spent.get(each, 0.0), seconds_of(each))
                 workers |= {each} if is_worker(each) else set()
+            history.append((sizes[-1][1] if sizes else 0, sum(spent.values())))
         size = manifest.stat().st_size if manifest.exists() else 0
         if size > (sizes[-1][1] if sizes else 0):
             sizes.append((now, size))
@@ -177,11 +181,25 @@ def measured(options: argparse.Namespace, way: str, number: int) -> Found:
         "end": ended - last,
         "steady": 1e3 * (to[0] - from_[0]) / max(1, lines),
         "cpu": sum(spent.values()),
+        "halves": second_half_by_first(history, ends),
         "loop": statistics.mean(loops),
         "run": peaks[process.pid] / MEBI,
         "worker": max((peaks[each] for each in workers), default=0) / MEBI,
         "all": sum(peaks.values()) / MEBI,
     }
+
+
+def second_half_by_first(history: Sequence[tuple[int, float]], ends: Sequence[int]) -> float:
+    """Return how much more processor time an image of the second half has taken than one of the first.
+
+    Args:
+        history: bytes of the manifest and seconds of all processes, as time went by.
+        ends: where each line of the manifest ends.
+    """
+    seen = [next(each for each in history if each[0] >= ends[place]) for place in (EDGE, len(ends) // 2, -EDGE)]
+    lines = [sum(end <= size for end in ends) for size, _ in seen]
+    first, second = ((seen[i + 1][1] - seen[i][1]) / max(1, lines[i + 1] - lines[i]) for i in (0, 1))
+    return second / first if first else 1.0
 
 
 def seconds_of_loop() -> float:

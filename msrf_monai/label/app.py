@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from msrf_monai.clinical.writing.segments import COLOURS
+from msrf_monai.label.archive_images import with_images_only
 from msrf_monai.label.guard import guarded
 from msrf_monai.label.polygons import annotation_of
 from msrf_monai.label.submitted_outlines import with_masks
@@ -89,7 +90,7 @@ class BundleAppMixin:
         return guarded(with_masks(super().init_datastore(), self._numbers))  # type: ignore[misc]
 
     def init_remote_datastore(self) -> Any:
-        """Give each series by its file in the cache, and leave no other copy of it behind.
+        """List images alone, give each series by its file in the cache, and leave no other copy of it behind.
 
         The first time that MONAI Label makes NIfTI of a series, it returns a temporary file, which it never deletes
         and beside which the series does not lie.
@@ -105,7 +106,8 @@ class BundleAppMixin:
             return kept
 
         store.get_image_uri = settled
-        return store
+        settings = require("monailabel.config", "label").settings
+        return with_images_only(store, settings.MONAI_LABEL_DICOMWEB_CACHE_EXPIRY)
 
     def init_strategies(self) -> Any:
         """Offer the least certain image first, where a bundle scores images: MONAI Label's app uses no score."""

@@ -120,7 +120,8 @@ def test_monai_label_lists_the_archive_and_segments_its_photograph(services: Eng
 
     wait_until(lambda: listed() == 2, 120, lambda: f"{listed()}: {services.logs(container('label'))}")
     mask = services.folder / "mask"
-    asked = ["-X", "POST", "-o", mask, f"{server}/infer/{bundle}?image={series}&output=dicom_seg"]
+    params = json.dumps({"label_info": [{"name": "vessel"}]})
+    asked = ["--form", f"params={params}", "--output", mask, f"{server}/infer/{bundle}?image={series}&output=dicom_seg"]
     services.here("curl", "-sS", "--fail", *asked, timeout=300)
 
     found = pydicom.dcmread(mask)

@@ -7,7 +7,8 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -56,25 +57,30 @@ def archive(tmp_path: Path, ports: dict[str, int]) -> Iterator[Path]:
 
 
 @pytest.fixture
-def worker(tmp_path: Path, repository: Path, ports: dict[str, int]) -> Iterator[Path]:
-    """The worker with a stand-in for the network; yields its log."""
+def start_worker(tmp_path: Path, repository: Path, ports: dict[str, int]) -> Iterator[Callable[[], Path]]:
+    """Starts the worker with a stand-in for the network, and returns its log."""
     words = [word.replace("orthanc:", "127.0.0.1:") for word in COMPOSE["services"]["worker"]["command"][1:]]
     words = [word.replace("0.0.0.0", "127.0.0.1").replace("bundles/", f"{repository}/bundles/") for word in words]
     words = [_with_ports(word, ports) for word in words] + ["--settle", "0.5"]
     code = f"{STAND_IN}\nimport sys\nfrom msrf_monai.cli.main import main\nsys.argv[1:] = {words!r}\nmain()\n"
     tests = str(Path(support.pacs_objects.__file__).parents[1])
     (tmp_path / "runs").mkdir()
-    with (tmp_path / "worker.log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-c", code],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            cwd=tmp_path,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": tests},
-        )
-    yield tmp_path / "worker.log"
-    process.kill()
-    process.wait(30)
+    with ExitStack() as stack:
+
+        def start() -> Path:
+            log = stack.enter_context((tmp_path / "worker.log").open("wb"))
+            process = subprocess.Popen(
+                [sys.executable, "-c", code],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=tmp_path,
+                env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": tests},
+            )
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            return tmp_path / "worker.log"
+
+        yield start
 
 
 def _with_ports(word: str, ports: dict[str, int]) -> str:
@@ -102,10 +108,11 @@ def modalities(ports: dict[str, int]) -> list[str]:
 
 
 def test_a_photograph_goes_to_the_worker_and_its_segmentation_comes_back(
-    archive: Path, worker: Path, ports: dict[str, int], dicom_samples: Path
+    archive: Path, start_worker: Callable[[], Path], ports: dict[str, int], dicom_samples: Path
 ) -> None:
     check = COMPOSE["services"]["worker"]["healthcheck"]["test"][1:]
     assert not is_healthy(check, ports)
+    worker = start_worker()
     wait_until(lambda: is_healthy(health_of_archive(), ports), 60, archive.read_text)
     wait_until(lambda: is_healthy(check, ports), 120, worker.read_text)
 

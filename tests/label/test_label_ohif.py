@@ -98,5 +98,7 @@ def test_the_panel_asks_for_no_mask_of_a_photograph(server: LabelServer, data_ro
 
     result = run_panel(server.url, study, SSR.folder_name, tmp_path / "fundus.png", answer_within=20)
 
+    assert SSR.folder_name in result.bundles
     assert result.status == 0
     assert result.labelmap is None or not result.labelmap.values.any()
+    assert surprises(result.problems) == []

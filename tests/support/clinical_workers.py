@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Iterable
@@ -72,6 +73,8 @@ class StubPredictor(ThresholdPredictor):
             os.kill(os.getpid(), signal.SIGKILL)
         if case.info.rows == self.behaviour.get("raises_rows"):
             raise RuntimeError(str(case.sources[0]))
+        if self.behaviour.get("endless") in [source.name for source in case.sources]:
+            threading.Event().wait()
         time.sleep(self.behaviour.get("seconds", 0.0))
 
 
@@ -81,9 +84,10 @@ def stub_bundle(folder: Path, **behaviour: Any) -> Path:
     Args:
         folder: made when missing.
         behaviour: ``abort_rows`` and ``die_rows``: height of a picture that brings the process down; ``raises_rows``:
-            of one that fails; ``seconds`` for each picture; ``digest`` of the model; ``fails`` or ``dies`` while it is
-            loaded; ``leaks`` what is in a file into logs, warnings and errors; ``full_after``: so many times the disk
-            can be synced; ``unsynced``: it is not waited for.
+            of one that fails; ``endless``: name of a file that is never done with; ``seconds`` for each picture;
+            ``digest`` of the model; ``fails`` or ``dies`` while it is loaded; ``leaks`` what is in a file into logs,
+            warnings and errors; ``full_after``: so many times the disk can be synced; ``unsynced``: it is not waited
+            for.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "stub.json").write_text(json.dumps(behaviour))

@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -31,7 +32,7 @@ from msrf_monai.clinical.pacs.inbox import Inbox
 from msrf_monai.clinical.pacs.listener import Listener, ListenerOptions
 from msrf_monai.clinical.reading.limits import Limits
 
-__all__ = ["Client", "data_set", "dcmtk", "listener_process", "sample", "samples"]
+__all__ = ["Client", "data_set", "dcmtk", "echoes", "listener_process", "sample", "samples"]
 
 SAMPLES = (
     "CT_small.dcm",  # explicit VR little endian
@@ -86,6 +87,16 @@ def dcmtk(program: str, *arguments: str | Path, timeout: float = 60) -> tuple[in
     return done.returncode, done.stdout + done.stderr
 
 
+def echoes(port: int, aet: str = "MSRF_MONAI") -> bool:
+    """Return whether a peer answers DCMTK's echo, which is sent again for a minute as long as it does not."""
+    until = time.monotonic() + 60
+    while dcmtk("echoscu", "-aec", aet, "127.0.0.1", port)[0] != 0:
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.1)
+    return True
+
+
 class Client:
     """A pynetdicom association that sends bytes as they are, well-formed or not."""
 
@@ -93,7 +104,7 @@ class Client:
         from pynetdicom import AE, build_context, evt
 
         entity = AE(aet)
-        entity.dimse_timeout = entity.acse_timeout = entity.network_timeout = 20
+        entity.dimse_timeout = entity.acse_timeout = entity.network_timeout = 60
         proposed = [build_context(sop_class, syntax) for sop_class, syntax in contexts]
         handlers = [(evt.EVT_CONN_OPEN, _send_at_once)]
         self.association = entity.associate(
@@ -136,6 +147,13 @@ class Client:
         """Send a file's data set as it is."""
         content = data_set(path.read_bytes())
         return self.send(_kind(path)[0], str(_header(path).SOPInstanceUID), content, context=_kind(path))
+
+    def is_aborted(self) -> bool:
+        """Wait for up to a minute until the association is aborted; return whether it is."""
+        until = time.monotonic() + 60
+        while not self.association.is_aborted and time.monotonic() < until:
+            time.sleep(0.01)
+        return bool(self.association.is_aborted)
 
     def __enter__(self) -> Client:
         return self

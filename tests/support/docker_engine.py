@@ -92,6 +92,8 @@ class Engine:
         assert self._holder is not None
         self._holder.kill()
         self._holder.wait()
+        # Podman mounts its store upon itself, and leaves it so
+        subprocess.run(["umount", "--lazy", self.folder / "store" / "overlay"], capture_output=True, check=False)
         if not self._is_kept:
             shutil.rmtree(self.folder, ignore_errors=True)
 

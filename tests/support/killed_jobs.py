@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -28,44 +29,56 @@ from support.processes import exit_code_of
 JOBS: dict[str, Any] = {"one optimiser": training_job.build, "gan": gan_job.build}
 _WRITING = ("save", "atomic_write", "storing", "_sync_folder")
 BATCHES = {"one optimiser": 3, "gan": 2}  # in an epoch
+SPARE = {"one optimiser": 2, "gan": 0}  # saves that there is time for in the longest wait
 Kill = dict[str, Any]
 """After how many of a try's own ``iterations`` or ``saves`` have begun, and how many seconds later (``wait``)."""
 
 
+def most_saves(job: str, kill: Kill) -> int:
+    """Return how many epochs a try may save before it has to wait for its kill."""
+    return SPARE[job] + (kill["saves"] if "saves" in kill else (kill["iterations"] - 1) // BATCHES[job])
+
+
 def epochs_for(job: str, kills: list[Kill]) -> int:
-    """Return a number of epochs that no try of the plan can come to the end of."""
-    steps = [kill["saves"] if "saves" in kill else (kill["iterations"] - 1) // BATCHES[job] for kill in kills]
-    return 1 + sum(steps)
+    """Return a number of epochs that the tries of the plan do not come to the end of before the last one."""
+    return 1 + sum(most_saves(job, kill) for kill in kills)
 
 
 class Tell:
-    """Write a byte when an iteration or a save begins."""
+    """Send a byte when an iteration or a save begins, and wait for the kill in place of one save too many."""
 
-    def __init__(self, pipe: int, kill: Kill) -> None:
-        self.pipe = pipe
+    def __init__(self, parent: socket.socket, kill: Kill, most: int) -> None:
+        self.parent = parent
         self.event = Events.EPOCH_COMPLETED if "saves" in kill else Events.ITERATION_STARTED
+        self.left = most
 
     def attach(self, engine: Any) -> None:
-        engine.add_event_handler(self.event, lambda: os.write(self.pipe, b"."))
+        engine.add_event_handler(self.event, lambda: self.parent.send(b"."))
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.hold)
+
+    def hold(self) -> None:
+        if self.left == 0:
+            self.parent.recv(1)  # which never comes
+        self.left -= 1
 
 
 def attempt(job: str, folder: Path, epochs: int, kill: Kill | None) -> int:
     """Train in a forked process, resuming what is there, and kill it from here; return its exit status."""
-    ears, mouth = os.pipe()
+    ours, theirs = socket.socketpair()
     child = os.fork()
     if child == 0:
-        os.close(ears)
-        extra = [] if kill is None else [Tell(mouth, kill)]
+        ours.close()
+        extra = [] if kill is None else [Tell(theirs, kill, most_saves(job, kill))]
         JOBS[job](folder, epochs=epochs, resume="auto", extra=extra)["trainer"].run()
         os._exit(0)
-    os.close(mouth)
-    if kill is not None:
-        for _ in range(kill.get("saves", kill.get("iterations", 0))):
-            os.read(ears, 1)
-        time.sleep(kill["wait"])
-        os.kill(child, signal.SIGKILL)
-    os.close(ears)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    theirs.close()
+    with ours:
+        if kill is not None:
+            for _ in range(kill.get("saves", kill.get("iterations", 0))):
+                ours.recv(1)
+            time.sleep(kill["wait"])
+            os.kill(child, signal.SIGKILL)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def train(folder: Path, job: str, kills: list[Kill]) -> dict[str, Any]:

@@ -45,12 +45,14 @@ class PanelResult:
     """What the page did.
 
     Attributes:
+        bundles: that the panel lists once it has connected.
         status: of the answer to its request for a mask; 0 when none came.
         labelmap: None when the viewer has none.
         problems: errors that the page logged or raised.
         elsewhere: addresses outside this computer that it asked for.
     """
 
+    bundles: tuple[str, ...]
     status: int
     labelmap: Labelmap | None
     problems: tuple[str, ...]
@@ -80,4 +82,6 @@ def run_panel(
     }
     found = in_browser("ohif_label_shot.js", job, (1500, 900))
     labelmap = Labelmap.of(found["shown"]) if found["shown"] else None
-    return PanelResult(found["status"], labelmap, tuple(found["problems"]), tuple(found["elsewhere"]))
+    return PanelResult(
+        tuple(found["bundles"]), found["status"], labelmap, tuple(found["problems"]), tuple(found["elsewhere"])
+    )

@@ -34,12 +34,13 @@ async function segment(page, job) {
   await page.locator('.modelSelector select').first().waitFor({ timeout: LONG });
   await page.waitForTimeout(3000); // the panel adds its segments a second after it has connected
   const tab = page.locator('.tab', { hasText: 'Auto-Segmentation' });
+  const bundles = await tab.locator('select option').evaluateAll((all) => all.map((one) => one.value));
   await tab.locator('select').selectOption(job.bundle);
   const isAnswer = (one) => one.url().includes('/infer/');
   const answer = page.waitForResponse(isAnswer, { timeout: job.answer_within }).catch(() => null);
   await tab.locator('button', { hasText: 'Run' }).click({ timeout: LONG });
   const came = await answer;
-  return came === null ? 0 : came.status();
+  return { bundles, status: came === null ? 0 : came.status() };
 }
 
 async function visit(page, job) {
@@ -53,16 +54,16 @@ async function visit(page, job) {
   await notice.click({ timeout: 20000 }).catch(() => {}); // lies over the lower part of the pictures
   await page.waitForTimeout(job.patience);
   await settled(page);
-  let status = 0;
+  let ran = { bundles: [], status: 0 };
   let shown = null;
   if (job.bundle) {
-    status = await segment(page, job);
+    ran = await segment(page, job);
     await page.waitForTimeout(9000); // messages lie over the pictures for some seconds
     await settled(page);
     shown = await page.evaluate(labelmap);
   }
   fs.writeFileSync(job.picture, await page.screenshot());
-  return { status, shown, elsewhere };
+  return { ...ran, shown, elsewhere };
 }
 
 main(visit);

@@ -21,11 +21,19 @@ _PROGRAM = shutil.which("Orthanc") or "/usr/sbin/Orthanc"
 _PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 
 
+_HELD: list[socket.socket] = []
+
+
 def free_port() -> int:
-    """Return a port of loopback that nobody listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port of loopback that nobody listens on, and that nobody else is given while this process lives.
+
+    It stays bound here, which turns connections away and keeps no server out that has ``SO_REUSEADDR`` as this does.
+    """
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    _HELD.append(held)
+    return int(held.getsockname()[1])
 
 
 def orthanc_program() -> str:

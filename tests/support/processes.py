@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,11 +40,15 @@ def join_two(rank: int, folder: Path) -> None:
 
 
 def exit_as_two(process: Callable[[int, Path], None], folder: Path, *, seconds: float = 120) -> None:
-    """Call ``process`` with rank and folder in two forked processes, and exit with the worse of their statuses."""
+    """Call ``process`` with rank and folder in two forked processes, and exit with 1 unless both end well in time."""
     fork = multiprocessing.get_context("fork")
     processes = [fork.Process(target=process, args=(rank, folder)) for rank in range(2)]
     for each in processes:
         each.start()
+    until = time.monotonic() + seconds
     for each in processes:
-        each.join(seconds)
-    sys.exit(max(each.exitcode if each.exitcode is not None else 99 for each in processes))
+        each.join(max(0.0, until - time.monotonic()))
+    for each in processes:
+        each.kill()
+        each.join()
+    sys.exit(any(each.exitcode for each in processes))

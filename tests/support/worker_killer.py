@@ -1,4 +1,4 @@
-"""Workers that are killed while a run watches its inputs end, and Ray's actors as the system shows them."""
+"""Workers that are killed while a run watches its inputs end, and processes by a mark that they inherit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["WorkerKiller", "ray_actors"]
+__all__ = ["MARK", "WorkerKiller", "marked", "ray_actors"]
+
+MARK = "MSRF_TEST_OF_KILLS"
+"""A variable that all processes which a test starts inherit, however far down."""
 
 
 class WorkerKiller:
@@ -31,28 +34,38 @@ class WorkerKiller:
         generator: random.Random,
     ) -> None:
         self._moments, self._alive, self._choose, self._generator = moments, alive, choose, generator
-        self._ended = 0
+        self._ended = self._due = 0
         self.killed: list[int] = []
 
     def begin(self, inputs: int, frames: int) -> None:
         """Nothing is finished yet."""
 
     def ended(self, entry: Any, frames: int, is_new: bool) -> None:
-        """Count an input, and kill when it is time."""
+        """Count an input, and kill when it is time; with the next input where nobody is alive."""
         self._ended += 1
-        if self._ended in self._moments:
-            time.sleep(self._generator.random() / 30)
-            self.killed.append(self._choose(sorted(set(self._alive()) - set(self.killed)), self._generator))
+        self._due += self._ended in self._moments
+        if not self._due:
+            return
+        time.sleep(self._generator.random() / 30)
+        alive = sorted(set(self._alive()) - set(self.killed))
+        if alive:
+            self._due -= 1
+            self.killed.append(self._choose(alive, self._generator))
             os.kill(self.killed[-1], signal.SIGKILL)
 
 
-def ray_actors() -> list[int]:
-    """Return the process numbers of the tests' actors that are alive."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+def marked(mark: str) -> dict[int, str]:
+    """Return the command lines, by process number, of what is alive and has inherited a mark that begins like this."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*"):
         try:
-            if b"ray::StubActor" in path.read_bytes():
-                found.append(int(path.parent.name))
+            if f"\0{MARK}={mark}" in "\0" + (path / "environ").read_text(errors="replace"):
+                found[int(path.name)] = (path / "cmdline").read_text(errors="replace").replace("\0", " ")
         except OSError:
             continue
     return found
+
+
+def ray_actors(mark: str) -> list[int]:
+    """Return the process numbers of the actors that are alive and have inherited a mark."""
+    return [number for number, command in marked(mark).items() if "ray::StubActor" in command]

@@ -34,6 +34,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.realdata]
 COUNT = 50
 BUNDLE = "bundles/msrf_net_polyp_segmentation"
 AET = "SEGMENTER"
+ENDLESS = """
+import itertools, threading
+finish, calls = ThresholdPredictor.finish, itertools.count()
+ThresholdPredictor.finish = lambda *given: finish(*given) if next(calls) < 10 else threading.Event().wait()
+"""
+"""Code with which the stand-in is never done with its eleventh image."""
 
 
 @pytest.fixture
@@ -57,10 +63,11 @@ def service(repository: Path, tmp_path: Path, port: int) -> Iterator[Callable[..
     """Starts ``msrf-monai listen`` in a process of its own, and waits until it listens."""
     running: list[subprocess.Popen[str]] = []
 
-    def start(*arguments: str) -> subprocess.Popen[str]:
+    def start(*arguments: str, before: str = "") -> subprocess.Popen[str]:
         words = ["listen", str(repository / BUNDLE), "--output", str(tmp_path / "out"), "--aet", AET]
         words += ["--port", str(port), "--settle", "0.5", *arguments]
-        code = f"{STAND_IN}\nimport sys\nfrom msrf_monai.cli.main import main\nsys.argv[1:] = {words!r}\nmain()\n"
+        code = f"{STAND_IN}{before}\nimport sys\nfrom msrf_monai.cli.main import main\n"
+        code += f"sys.argv[1:] = {words!r}\nmain()\n"
         environment = {
             **os.environ,
             "OMP_NUM_THREADS": "1",
@@ -161,7 +168,7 @@ def test_a_service_killed_in_the_middle_goes_on_with_what_it_has_acknowledged(
 ) -> None:
     arguments = ("--allow", pacs.aet, "--send-to", f"{pacs.aet}@127.0.0.1:{pacs.port}")
     names = fill(pacs, images[:20])
-    running = service(*arguments)
+    running = service(*arguments, before=ENDLESS)
     post(pacs, "/modalities/segmenter/store", names)
     wait_for(lambda: (tmp_path / "out" / "manifest.jsonl").read_bytes().count(b"\n") > 4)
     running.kill()

@@ -158,17 +158,17 @@ def test_an_inbox_that_cannot_be_made_says_so(tmp_path: Path) -> None:
 def test_studies_come_in_the_order_in_which_they_fell_quiet(tmp_path: Path) -> None:
     inbox = Inbox(tmp_path)
     folders = [inbox.store(b"", study=str(study), instance="1").parent for study in range(4)]
-    for folder, seconds in zip(folders, (5, 50, 20, -50), strict=True):
+    for folder, seconds in zip(folders, (500, 5000, 2000, -5000), strict=True):
         age(folder, seconds)
     (tmp_path / "empty").mkdir()
 
     assert inbox.studies() == [folders[1], folders[2], folders[0], folders[3]]
     # a time in the future is that of a clock which was set back
-    assert inbox.quiet(10) == [folders[1], folders[2], folders[3]]
-    assert inbox.quiet(100) == []
+    assert inbox.quiet(1000) == [folders[1], folders[2], folders[3]]
+    assert inbox.quiet(10_000) == []
 
     inbox.store(b"", study="1", instance="2")
-    assert inbox.quiet(10) == [folders[2], folders[3]]
+    assert inbox.quiet(1000) == [folders[2], folders[3]]
 
 
 def test_only_what_is_done_is_removed(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import json
 import os
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from io import BytesIO
@@ -20,8 +19,8 @@ from pydicom import dcmread
 from msrf_monai.clinical.pacs.inbox import Inbox
 from msrf_monai.clinical.pacs.listener import Listener, ListenerOptions
 from msrf_monai.errors import ConfigError, PacsError
-from support.dimse_peers import Client, data_set, dcmtk, sample, samples
-from support.orthanc import Orthanc
+from support.dimse_peers import Client, data_set, dcmtk, echoes, sample, samples
+from support.orthanc import Orthanc, free_port
 
 CT, MR = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4"
 IMPLICIT, EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
@@ -168,11 +167,7 @@ def test_more_peers_than_allowed_are_told_to_come_back(start: Start) -> None:
         status, said = dcmtk("echoscu", "-aec", "MSRF_MONAI", "127.0.0.1", listener.port)
         assert status != 0
         assert "Transient" in said
-    for _ in range(50):
-        status, _ = dcmtk("echoscu", "-aec", "MSRF_MONAI", "127.0.0.1", listener.port)
-        if status == 0:
-            break
-    assert status == 0
+    assert echoes(listener.port)
 
 
 def test_orthanc_sends_what_it_holds(start: Start, tmp_path: Path) -> None:
@@ -272,17 +267,13 @@ def test_a_port_in_use_and_a_foreign_address_are_lasting_errors(start: Start, tm
 
 
 def test_closing_cuts_peers_off_and_frees_the_port(start: Start, tmp_path: Path) -> None:
-    listener = start()
-    port = listener.port
+    port = free_port()
+    listener = start(port=port)
     with Client.of_files(port, [sample("CT_small.dcm")]) as client:
         assert client.send_file(sample("CT_small.dcm")) == 0x0000
         listener.close()
         listener.close()
-        for _ in range(500):
-            if not client.association.is_established:
-                break
-            time.sleep(0.01)
-        assert client.association.is_aborted
+        assert client.is_aborted()
     assert start(port=port).port == port
 
 

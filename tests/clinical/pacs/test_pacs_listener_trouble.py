@@ -9,7 +9,6 @@ import random
 import socket
 import struct
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from io import BytesIO
@@ -26,7 +25,7 @@ from msrf_monai.clinical.pacs.listener import Listener, ListenerOptions
 from msrf_monai.clinical.pacs.spool import Spool
 from msrf_monai.clinical.reading.limits import Limits
 from support.dicom_files import as_bytes, image_dataset, pattern
-from support.dimse_peers import Client, data_set, dcmtk, listener_process, sample
+from support.dimse_peers import Client, data_set, dcmtk, echoes, listener_process, sample
 
 SECONDARY, EXPLICIT, DEFLATED = "1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99"
 SMALL = Limits(file_bytes=50_000)
@@ -239,11 +238,11 @@ def test_what_is_no_data_set_is_refused(content: bytes, context: str, listener: 
     ids=["silence", "half-a-header", "half-a-request", "4-GiB-request", "1-GiB-data", "http"],
 )
 def test_a_peer_that_stalls_or_boasts_is_cut_off(sent: bytes, listener: Listener) -> None:
-    with socket.create_connection(("127.0.0.1", listener.port), timeout=20) as peer:
+    with socket.create_connection(("127.0.0.1", listener.port), timeout=60) as peer:
         peer.sendall(sent)
         while peer.recv(1000):
             pass
-    assert echo(listener.port) == 0
+    assert echoes(listener.port)  # at last: it has little patience, also with this peer
 
 
 @pytest.mark.parametrize(
@@ -257,7 +256,7 @@ def test_a_malformed_command_ends_the_association(fragments: list[bytes], listen
             message = P_DATA()
             message.presentation_data_value_list.append([1, fragment])
             client.association.dul.send_pdu(message)
-        assert ended(client)
+        assert client.is_aborted()
     assert echo(listener.port) == 0
 
 
@@ -272,21 +271,12 @@ def test_a_peer_that_waits_for_no_answer_is_cut_off(
         client.association.dimse_timeout = 0.01
         for _ in range(12):
             client.send(SECONDARY, "2.25.9001", content)
-        assert ended(client)
+        assert client.is_aborted()
         may_sync.set()
     assert echo(listener.port) == 0
 
 
-def ended(client: Client) -> bool:
-    """Wait until an association was aborted; False when it was not."""
-    for _ in range(1000):
-        if client.association.is_aborted:
-            return True
-        time.sleep(0.01)
-    return False
-
-
-@pytest.mark.parametrize("listener", [{"timeout_s": 5.0}], indirect=True, ids=["5-s"])
+@pytest.mark.parametrize("listener", [{"timeout_s": 30.0}], indirect=True, ids=["30-s"])
 def test_garbled_conversations_end_only_themselves(
     listener: Listener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -298,7 +288,7 @@ def test_garbled_conversations_end_only_themselves(
         garbled = bytearray(talk)
         for _ in range(generator.choice([1, 2, 5, 30])):
             garbled[generator.randrange(generator.choice([50, 300, 900, len(talk)]))] = generator.randrange(256)
-        with socket.create_connection(("127.0.0.1", listener.port), timeout=20) as peer:
+        with socket.create_connection(("127.0.0.1", listener.port), timeout=60) as peer:
             try:
                 peer.sendall(garbled)
                 peer.shutdown(socket.SHUT_WR)

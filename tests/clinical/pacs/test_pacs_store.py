@@ -6,7 +6,7 @@ import logging
 import socket
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,14 @@ from pydicom import dcmread
 from pynetdicom import AE, AllStoragePresentationContexts, _config, evt
 
 from msrf_monai.clinical.outputs import OutputOptions, write_outputs
-from msrf_monai.clinical.pacs.delivery import DICOM_KINDS
+from msrf_monai.clinical.pacs.delivery import DICOM_KINDS, Sent
 from msrf_monai.clinical.pacs.dimse import StoreDestination
 from msrf_monai.clinical.reading import open_case
 from msrf_monai.errors import ConfigError, PacsError
 from support.clinical_cases import prediction_of
 from support.dicom_files import as_bytes, image_dataset, pattern
 from support.dicom_writing import POLYP, PRODUCER, blobs, find_tool
-from support.dimse_peers import data_set, dcmtk, samples
+from support.dimse_peers import data_set, echoes, samples
 from support.orthanc import Orthanc, free_port
 
 SECONDARY = "1.2.840.10008.5.1.4.1.1.7"
@@ -38,6 +38,7 @@ class Peer:
         self.received: dict[str, bytes] = {}
         self.associations: list[int] = []
         self.released = threading.Event()
+        self.has_waited = threading.Event()
         self._answers = answers
         entity = AE("PEER")
         entity.require_called_aet, entity.require_calling_aet = True, callers
@@ -60,7 +61,7 @@ class Peer:
             event.assoc.abort()
             return 0xC000
         if answer == "silence":
-            self.released.wait(5)
+            self.has_waited.wait(120)
         self.received[instance] = event.encoded_dataset(include_meta=False)
         return answer if isinstance(answer, int) else 0x0000
 
@@ -99,7 +100,7 @@ def sent_before_error(destination: StoreDestination, paths: list[Path]) -> tuple
 
 
 def to(peer: Peer, **options: Any) -> StoreDestination:
-    return StoreDestination("PEER", "127.0.0.1", peer.port, **{"timeout": 10, **options})
+    return StoreDestination("PEER", "127.0.0.1", peer.port, **{"timeout": 60, **options})
 
 
 @pytest.fixture
@@ -145,9 +146,7 @@ def test_storescp_gets_files_byte_for_byte(tmp_path: Path) -> None:
     program = [find_tool("storescp", "apt-get install dcmtk"), "+B", "+xa", "-aet", "PEER", "-od", str(received)]
     process = subprocess.Popen([*program, str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        for _ in range(200):
-            if dcmtk("echoscu", "-aec", "PEER", "127.0.0.1", port)[0] == 0:
-                break
+        assert echoes(port, "PEER")
         sent = list(StoreDestination("PEER", "127.0.0.1", port).send(files))
     finally:
         process.kill()
@@ -218,14 +217,26 @@ def test_an_object_without_room_does_not_hold_up_the_others(status: int, start: 
     assert not error.is_lasting
 
 
-@pytest.mark.parametrize("answer", ["abort", "silence"])
+class Impatient(StoreDestination):
+    """Has no patience after two answers."""
+
+    def send(self, paths: Sequence[Path]) -> Iterator[Sent]:
+        for number, sent in enumerate(super().send(paths), start=1):
+            if number == 2:
+                self._timeout = 0.2
+            yield sent
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"), [("abort", StoreDestination), ("silence", Impatient)], ids=["abort", "silence"]
+)
 def test_a_peer_that_breaks_off_is_a_temporary_error_after_what_it_accepted(
-    answer: str, start: Start, tmp_path: Path
+    answer: str, kind: type[StoreDestination], start: Start, tmp_path: Path
 ) -> None:
     peer, paths = start({"2.25.3": answer}), made(tmp_path, 4)
 
-    sent, error = sent_before_error(to(peer, timeout=1), paths)
-    peer.released.set()
+    sent, error = sent_before_error(kind("PEER", "127.0.0.1", peer.port, timeout=60), paths)
+    peer.has_waited.set()
 
     assert sent == [("1.dcm", True), ("2.dcm", True)]
     assert not error.is_lasting
@@ -287,7 +298,7 @@ def test_who_stops_listening_to_answers_releases_the_association(start: Start, t
     next(answers)
     answers.close()
 
-    assert peer.released.wait(10)
+    assert peer.released.wait(60)
     assert len(peer.received) == 1
 
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 import gzip
 import logging
 import socket
-import time
+import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from urllib3.connection import HTTPConnection
+from urllib3.response import HTTPResponse
 
 from msrf_monai.clinical.pacs import web
 from msrf_monai.clinical.pacs.inbox import Inbox
@@ -33,22 +37,23 @@ FOUND = FoundStudy(f"{ROOT}3", ((f"{ROOT}2", f"{ROOT}1"),))
 SECRET = {"PatientID": "SECRET"}
 JSON = "application/dicom+json"
 MIB = 1 << 20
+TIMEOUT = 60.0
 
 Answer = Callable[[Request, BaseHTTPRequestHandler], Any]
 Talk = Callable[..., object]
 
 
-def ask(url: str, folder: Path, timeout: float = 5.0) -> object:
+def ask(url: str, folder: Path, timeout: float = TIMEOUT) -> object:
     with WebArchive(url, timeout=timeout) as archive:
         return [archive.objects_of(study) for study in archive.studies(SECRET)]
 
 
-def fetch(url: str, folder: Path, timeout: float = 5.0) -> object:
+def fetch(url: str, folder: Path, timeout: float = TIMEOUT) -> object:
     with WebArchive(url, timeout=timeout, limits=Limits(file_bytes=MIB)) as archive:
         return archive.fetch(FOUND, Inbox(folder / "inbox"), backoff=ONCE)
 
 
-def store(url: str, folder: Path, timeout: float = 5.0) -> object:
+def store(url: str, folder: Path, timeout: float = TIMEOUT) -> object:
     (folder / "object.dcm").write_bytes(OBJECT)
     with StowDestination(url, timeout=timeout) as destination:
         return list(destination.send([folder / "object.dcm"]))
@@ -58,7 +63,7 @@ def store(url: str, folder: Path, timeout: float = 5.0) -> object:
 def trouble(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Callable[..., PacsError]:
     """Returns the error of a talk, once no log line and nothing that a traceback shows names the patient."""
 
-    def talk_with(talk: Talk, url: str, timeout: float = 5.0) -> PacsError:
+    def talk_with(talk: Talk, url: str, timeout: float = TIMEOUT) -> PacsError:
         with caplog.at_level(logging.DEBUG), pytest.raises(PacsError) as caught:
             talk(url, tmp_path, timeout)
         sentence = str(caught.value)
@@ -267,18 +272,49 @@ def test_a_body_that_comes_gzipped_unasked(
 
 
 @pytest.mark.parametrize("talk", [ask, fetch])
-@pytest.mark.parametrize(("pause", "word"), [(0.02, "too slowly"), (1.0, "stopped in the middle")])
-def test_a_body_that_drips(talk: Talk, pause: float, word: str, trouble: Callable[..., PacsError]) -> None:
+def test_a_body_that_drips(talk: Talk, trouble: Callable[..., PacsError], monkeypatch: pytest.MonkeyPatch) -> None:
+    looks, seconds = threading.Semaphore(0), count(step=20)
+
+    def clock() -> int:
+        looks.release()
+        return next(seconds)
+
     def answer(request: Request, handler: BaseHTTPRequestHandler) -> None:
         begin(handler, multipart(b"")[1] if talk is fetch else JSON)
         for byte in multipart(OBJECT)[2] if talk is fetch else b"[" * 1000:
+            if not looks.acquire(timeout=60):
+                return
             handler.wfile.write(bytes([byte]))
-            time.sleep(pause)
 
+    # a byte comes with each look at the clock, 20 s after the one before
+    monkeypatch.setattr("msrf_monai.clinical.pacs.web_connection.time", SimpleNamespace(monotonic=clock))
+    with WebServer(answer) as server:
+        error = trouble(talk, server.url)
+    assert not error.is_lasting
+    assert f"too slowly: {TIMEOUT // 20 + 1:.0f} bytes so far" in str(error)
+
+
+@pytest.mark.parametrize("talk", [ask, fetch])
+def test_a_body_that_stops(talk: Talk, trouble: Callable[..., PacsError], monkeypatch: pytest.MonkeyPatch) -> None:
+    has_begun, is_over = threading.Event(), threading.Event()
+    receive = HTTPConnection.getresponse
+
+    def answer(request: Request, handler: BaseHTTPRequestHandler) -> None:
+        begin(handler, multipart(b"")[1] if talk is fetch else JSON)
+        handler.wfile.write(b"[")
+        has_begun.set()
+        is_over.wait(60)
+
+    def receive_what_is_there(connection: HTTPConnection) -> HTTPResponse:
+        assert has_begun.wait(60)
+        return receive(connection)
+
+    monkeypatch.setattr(HTTPConnection, "getresponse", receive_what_is_there)
     with WebServer(answer) as server:
         error = trouble(talk, server.url, timeout=0.2)
+        is_over.set()
     assert not error.is_lasting
-    assert word in str(error)
+    assert "stopped in the middle" in str(error)
 
 
 def test_an_answer_with_several_objects_gives_the_first(tmp_path: Path) -> None:

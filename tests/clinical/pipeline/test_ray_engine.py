@@ -8,7 +8,9 @@ import random
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,20 +24,22 @@ from msrf_monai.clinical.run_options import RunOptions
 from msrf_monai.errors import ConfigError, EngineError
 from support.clinical_runs import good_pictures, result_bytes, save_picture
 from support.clinical_workers import PROGRAM, StubActor, light_inputs, load, stub_bundle
-from support.worker_killer import WorkerKiller, ray_actors
+from support.worker_killer import MARK, WorkerKiller, ray_actors
 
 TESTS = Path(__file__).resolve().parents[2]
 OPTIONS: dict[str, Any] = {"outputs": ("mask", "stats"), "report": False}
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    """Ray on this computer, started once for this file; runs find it and leave it as it is."""
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Ray on this computer, started once for this file; runs find it and leave it as it is. Yields its mark."""
+    mark = str(tmp_path_factory.mktemp("cluster"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", f"{TESTS}{os.pathsep}{TESTS.parent}")
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
-        yield
+        patch.setenv(MARK, mark)
+        ray.init("local", num_cpus=4, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
+        yield mark
         ray.shutdown()
 
 
@@ -82,34 +86,35 @@ def test_either_engine_goes_on_where_the_other_stopped(tmp_path: Path) -> None:
     assert again.kept == 6
 
 
-def kill_actors(folder: Path, seed: int, kills: int) -> None:
-    inputs = light_inputs(folder / "in", 24)
+def kill_actors(cluster: str, folder: Path, seed: int, kills: int) -> None:
+    inputs = light_inputs(folder / "in", 40)
     slow, fast = stub_bundle(folder / "slow", seconds=0.1), stub_bundle(folder / "fast")
     generator = random.Random(seed)
+    # even when two that are dead have told of all that they had in work, enough is left for others
+    moments = set(generator.sample(range(1, 20), kills))
+    alive = partial(ray_actors, cluster)
     # the oldest has loaded by then
-    killer = WorkerKiller(set(generator.sample(range(1, 20), kills)), ray_actors, lambda alive, _: alive[0], generator)
+    killer = WorkerKiller(moments, alive, lambda alive, _: alive[0], generator)
 
     result = predict(slow, inputs, folder / "out", engine="ray", num_workers=2, observer=killer, **OPTIONS)
     predict(fast, inputs, folder / "undisturbed", **OPTIONS)
 
     assert len(killer.killed) == kills
-    assert (result.done, result.failed) == (24, 0)
+    assert (result.done, result.failed) == (40, 0)
     found = (folder / "out" / "manifest.jsonl").read_text().splitlines()[1:]
-    assert len({json.loads(line)["folder"] for line in found}) == len(found) == 24
+    assert len({json.loads(line)["folder"] for line in found}) == len(found) == 40
     assert result_bytes(folder / "out") == result_bytes(folder / "undisturbed")
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("cluster")
-def test_three_killed_actors_lose_and_double_nothing(tmp_path: Path) -> None:
-    kill_actors(tmp_path, seed=5, kills=3)
+def test_three_killed_actors_lose_and_double_nothing(cluster: str, tmp_path: Path) -> None:
+    kill_actors(cluster, tmp_path, seed=5, kills=3)
 
 
 @pytest.mark.extended
-@pytest.mark.usefixtures("cluster")
 @pytest.mark.parametrize("seed", range(5))
-def test_five_times_four_killed_actors_lose_and_double_nothing(tmp_path: Path, seed: int) -> None:
-    kill_actors(tmp_path, seed=seed, kills=4)
+def test_five_times_four_killed_actors_lose_and_double_nothing(cluster: str, tmp_path: Path, seed: int) -> None:
+    kill_actors(cluster, tmp_path, seed=seed, kills=4)
 
 
 @pytest.mark.extended
@@ -172,12 +177,51 @@ def test_threads_of_an_actor_fit_on_one_computer(monkeypatch: pytest.MonkeyPatch
 
     plain, on_gpus = ray_workers.RayCluster(), ray_workers.RayCluster(on_gpus=True)
 
-    assert [plain.threads(count) for count in (1, 2, 8, 100)] == [8, 8, 4, 1]
+    assert [plain.threads(count) for count in (1, 2, 5, 8, 9, 100)] == [8, 8, 4, 4, 2, 1]
     assert (plain.count(0), plain.count(3)) == (4, 3)
     assert [on_gpus.threads(count) for count in (1, 4)] == [8, 4]
     assert on_gpus.count(0) == 4
     with pytest.raises(ConfigError, match="uses Ray already"):
         ray_workers.RayCluster("127.0.0.1:6379")
+
+
+@pytest.mark.parametrize(
+    ("processors", "count", "threads"), [((8, 8), 3, 4), ((16, 4), 2, 8), ((0, 6), 1, 6), ((3, 3), 2, 3)]
+)
+def test_all_actors_have_room_at_once(
+    monkeypatch: pytest.MonkeyPatch, processors: tuple[int, ...], count: int, threads: int
+) -> None:
+    nodes = [{"Alive": True, "Resources": {"CPU": float(number)} if number else {}} for number in processors]
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+
+    cluster = ray_workers.RayCluster()
+
+    assert cluster.threads(count) == threads
+    assert cluster.count(0) == sum(number > 0 for number in processors)
+
+
+def test_it_is_told_that_some_wait_for_room_while_others_work(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Talker:
+        def __init__(self, is_ready: bool) -> None:
+            self.is_ready = is_ready
+
+        def has_news(self) -> bool:
+            return self.is_ready
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "nodes", list)
+    now = [0.0]
+    monkeypatch.setattr(ray_workers, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    cluster, workers = ray_workers.RayCluster(), [Talker(True), Talker(False)]
+
+    for moment in range(0, 200, 10):
+        now[0] = moment
+        assert cluster.with_news(workers) == workers[:1]
+
+    assert caplog.messages == ["1 of 2 workers still wait for room in the cluster, or load"] * 3
 
 
 def test_options_that_make_no_sense_are_refused() -> None:

@@ -25,7 +25,7 @@ from support.clinical_workers import PROGRAM, children, load, stub_bundle
 from support.dicom_files import as_bytes, image_dataset, pattern
 from support.worker_killer import WorkerKiller
 
-INPUTS = 24
+INPUTS = 44
 OPTIONS: dict[str, Any] = {"outputs": ("mask", "stats"), "report": False}
 
 
@@ -40,8 +40,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "in" / f"{number}.dcm").write_bytes(as_bytes(dataset))
     (folder / "in" / "bad.dcm").write_bytes(b"no DICOM")
     stub_bundle(folder / "bundle", seconds=0.02)
-    # so slow that a signal comes in time
-    stub_bundle(folder / "slow", seconds=0.4)
+    stub_bundle(folder / "endless", seconds=0.02, endless="9.dcm")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("msrf_monai.clinical.execution.engines.load_predictor", load)
         predict(folder / "bundle", folder / "in", folder / "undisturbed", **OPTIONS)
@@ -50,7 +49,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def killed_run(work: Path, output: Path, seed: int, kills: int, **options: Any) -> tuple[RunResult, WorkerKiller]:
     generator = random.Random(seed)
-    moments = set(generator.sample(range(1, INPUTS), kills))
+    # even when two that are dead have told of all that they had in work, enough is left for others
+    moments = set(generator.sample(range(1, INPUTS - 20), kills))
     killer = WorkerKiller(moments, children, lambda alive, chance: chance.choice(alive), generator)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("msrf_monai.clinical.execution.worker_handle.PROGRAM", PROGRAM)
@@ -91,7 +91,7 @@ def begun(work: Path, output: Path) -> subprocess.Popen[str]:
     script = Path(support.clinical_workers.__file__)
     environment = {**os.environ, "PYTHONPATH": str(script.parents[1])}
     options = json.dumps({**OPTIONS, "num_workers": 2, "resume": True})
-    command = [sys.executable, str(script), str(work / "slow"), str(work / "in"), str(output), options]
+    command = [sys.executable, str(script), str(work / "endless"), str(work / "in"), str(output), options]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -142,7 +142,7 @@ def test_a_run_that_is_told_to_end_takes_its_workers_along(work: Path, tmp_path:
     output = tmp_path / "out"
     program = "from support.clinical_workers import use_stubs\nuse_stubs()\n"
     program += "from msrf_monai.cli.main import main\nmain()\n"
-    words = ["predict", str(work / "slow"), str(work / "in"), "--output", str(output), "--outputs", "mask,stats"]
+    words = ["predict", str(work / "endless"), str(work / "in"), "--output", str(output), "--outputs", "mask,stats"]
     environment = {**os.environ, "PYTHONPATH": str(Path(support.clinical_workers.__file__).parents[1])}
     command = [sys.executable, "-c", program, *words, "--num-workers", "2"]
     run = subprocess.Popen(

@@ -144,7 +144,7 @@ def test_channels_that_the_network_takes(tmp_path, stored, channels):
 
 def test_frames_of_one_file_are_decoded_one_at_a_time():
 
-    inside, most, together = [0], [0], threading.Barrier(2, timeout=20)
+    inside, most, together = [0], [0], threading.Barrier(2, timeout=60)
 
     class Frames:
         def frame(self, index):
