@@ -24,6 +24,7 @@ class LazyGroup(TyperGroup):
     """
 
     members: ClassVar[dict[str, tuple[str, str]]] = {
+        "calibrate": ("msrf_monai.cli.calibrate", "Fit the bounds of a bundle's quality flags to its data."),
         "data": ("msrf_monai.cli.data", "List, prepare, draw and verify data sets."),
         "doctor": ("msrf_monai.cli.doctor", "Show what works here, and what to install for the rest."),
         "experiment": ("msrf_monai.cli.experiment", "Compare variants of a bundle by cross-validation."),

@@ -17,7 +17,7 @@ from msrf_monai.errors import ConfigError
 if TYPE_CHECKING:
     from msrf_monai.clinical.pacs.delivery import Destination
 
-__all__ = ["Backend", "BundleArgument", "PacsOptions", "PredictionOptions"]
+__all__ = ["Backend", "BundleArgument", "PacsOptions", "PredictionOptions", "parse_override"]
 
 _OUTPUTS = "mask, seg, labelmap, fractional, sr, overlay-sc, pr, nifti, prob, stats"
 
@@ -49,6 +49,10 @@ class PredictionOptions:
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto"
     backend: Annotated[Backend, typer.Option(help="What runs the network.")] = Backend.EAGER
     tta: Annotated[bool, typer.Option("--tta", help="Average over mirror images: four times the computation.")] = False
+    check_flips: Annotated[
+        bool,
+        typer.Option("--check-flips", help="Flag what a mirror image does not confirm: twice the computation."),
+    ] = False
     threshold: Annotated[
         float | None, typer.Option(help="Probability from which a pixel counts (default: the bundle's).")
     ] = None
@@ -98,7 +102,16 @@ class PredictionOptions:
         from msrf_monai.clinical.series_rules import SeriesRules
 
         names = (
-            *("device", "tta", "threshold", "weights", "num_workers", "slice_by_slice", "convert_unusual"),
+            *(
+                "device",
+                "tta",
+                "check_flips",
+                "threshold",
+                "weights",
+                "num_workers",
+                "slice_by_slice",
+                "convert_unusual",
+            ),
             *("hide_names", "seg2d_geometry", "repeatable_uids", "thumbnails", "source_list", "ray_address"),
         )
         return {
@@ -107,7 +120,7 @@ class PredictionOptions:
             "backend": self.backend.value,
             "engine": self.engine.value,
             "num_threads": self.threads,
-            "overrides": tuple(_override(word) for word in self.config or []),
+            "overrides": tuple(parse_override(word) for word in self.config or []),
             "limits": Limits() if self.limits is None else read_limits(self.limits),
             "series_rules": None if self.series_rules is None else SeriesRules.from_file(self.series_rules),
             "watch_crashes": True,
@@ -178,7 +191,8 @@ class PacsOptions:
             yield found
 
 
-def _override(word: str) -> tuple[str, Any]:
+def parse_override(word: str) -> tuple[str, Any]:
+    """Return the config id and the value of one ``KEY=VALUE``; raises ``ConfigError`` for anything else."""
     key, equals, value = word.removeprefix("--").partition("=")
     if not key or not equals:
         raise ConfigError(f"--set {word!r}: expected KEY=VALUE such as image_size=[320,320]")

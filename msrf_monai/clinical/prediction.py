@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +29,10 @@ class Prediction:
     """One a frame in [0, 1]: the mean over the pixels of max(p, 1 - p), or of the largest class probability."""
     seconds: float
     """Time in the network and the transforms."""
+    flip_agreement: tuple[float, ...] | None = None
+    """One a frame in [0, 1]: Dice of what is found in the frame and in its mirror image; None when not tried."""
+    traits: tuple[Mapping[str, float], ...] | None = None
+    """One a frame: what it looks like, see ``msrf_monai.clinical.traits``; None when that was not measured."""
 
     def __post_init__(self) -> None:
         if self.mask.ndim != 3 or self.mask.dtype != np.uint8:
@@ -35,6 +40,10 @@ class Prediction:
         frames, *size = self.mask.shape
         if len(self.confidence) != frames:
             raise InputError(f"{frames} masks came with {len(self.confidence)} confidences; expected one a frame")
+        for name in ("flip_agreement", "traits"):
+            each = getattr(self, name)
+            if each is not None and len(each) != frames:
+                raise InputError(f"{frames} masks came with {len(each)} of {name}; expected one a frame")
         maps = self.probabilities
         if maps is None:
             return

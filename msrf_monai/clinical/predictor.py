@@ -22,12 +22,15 @@ from msrf_monai.clinical.predictor_config import read_bundle
 from msrf_monai.clinical.predictor_decision import class_rows
 from msrf_monai.clinical.predictor_network import digest_of, load_runnable
 from msrf_monai.clinical.predictor_reading import FrameGate
+from msrf_monai.clinical.traits import traits_of
 from msrf_monai.clinical.writing.segments import Segment, segments_from_metadata
 from msrf_monai.errors import ConfigError, InputError
 from msrf_monai.runtime import set_threads
 from msrf_monai.transforms.rows import plain, with_meta
 
 __all__ = ["Backend", "Predictor", "PredictorOptions"]
+
+MIRRORED = "mirrored"
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,8 @@ class PredictorOptions:
     backend: Backend = "eager"
     tta: bool = False
     """Average the image and its three mirror images: four times the computation."""
+    check_flips: bool = False
+    """Predict the mirror image (left to right) of each frame too, and say how far both agree: twice the computation."""
     threshold: float | None = None
     """Replaces that of the bundle's deciding transform; None keeps it."""
     keep_probabilities: bool = False
@@ -89,12 +94,16 @@ class Predictor:
             The predictor, its network in evaluation mode.
 
         Raises:
-            ConfigError: when the bundle is none, is incomplete, is for volumes, or an option does not fit it or this
-                computer.
+            ConfigError: when the bundle is none, is incomplete, is for volumes, or an option does not fit it, another
+                option or this computer.
             CheckpointError: when there are no weights, or not the listed ones, or they do not fit the network.
             MissingExtraError: when the backend's library is not installed.
         """
         options = options or PredictorOptions()
+        if options.tta and options.check_flips:
+            raise ConfigError(
+                "an average over mirror images agrees with its own mirror image; give either tta or check_flips"
+            )
         device = pick_device(options.device, options.backend)
         if options.num_threads is not None:
             set_threads(options.num_threads)
@@ -141,9 +150,11 @@ class Predictor:
         """
         pixels = self._gate.frame(case, index)
         started = time.perf_counter()
-        data = run_transforms(self._chain.before, self._chain.load.load(case, index, pixels), "preprocessing")
+        loaded = self._chain.load.load(case, index, pixels)
+        image = loaded[self._chain.load.key]
         return {
-            "data": data,
+            "traits": traits_of(image),
+            "data": run_transforms(self._chain.before, loaded, "preprocessing"),
             "size": (case.info.rows, case.info.columns),
             "seconds": time.perf_counter() - started,
         }
@@ -180,12 +191,10 @@ class Predictor:
         started = time.perf_counter()
         image = self.network_input(item)
         batch = plain(image)[None].to(self.device).contiguous()
-        with torch.no_grad(), self._precision():
-            scores = self._inferer(batch, self._network)
-        scores = plain(scores)[0].float().cpu()
-        tracked = with_meta(scores, image) if isinstance(image, MetaTensor) else scores
+        scores = self._scores(batch, image)
+        mirrored = self._scores(batch.flip(2), image, mirrored=True) if self.options.check_flips else None
         seconds = item["seconds"] + time.perf_counter() - started
-        return {**item, "data": {**item["data"], PRED: tracked}, "seconds": seconds}
+        return {**item, "data": {**item["data"], PRED: scores}, MIRRORED: mirrored, "seconds": seconds}
 
     def finish(self, items: Iterable[dict[str, Any]]) -> Prediction:
         """Postprocess the frames of one case and bring them back onto its grid.
@@ -201,18 +210,28 @@ class Predictor:
             InputError: when there is no item, or the bundle's postprocessing cannot handle one.
             ConfigError: when the postprocessing gives no mask on the case's pixels.
         """
-        masks, maps, confidences, seconds = [], [], [], 0.0
+        masks, maps, confidences, agreements, traits, seconds = [], [], [], [], [], 0.0
         for item in items:
             started = time.perf_counter()
-            mask, foreground, confidence = self._decide(item)
+            mask, foreground, probabilities = self._decide(item)
             masks.append(mask)
-            confidences.append(confidence)
+            confidences.append(self._chain.meaning.confidence(probabilities))
+            traits.append(item["traits"])
+            if item[MIRRORED] is not None:
+                agreements.append(self._agreement(item, probabilities))
             if foreground is not None:
                 maps.append(foreground)
             seconds += item["seconds"] + time.perf_counter() - started
         if not masks:
             raise InputError("a case without frames has no prediction")
-        return Prediction(np.stack(masks), np.stack(maps) if maps else None, tuple(confidences), seconds)
+        return Prediction(
+            np.stack(masks),
+            np.stack(maps) if maps else None,
+            tuple(confidences),
+            seconds,
+            flip_agreement=tuple(agreements) or None,
+            traits=tuple(traits),
+        )
 
     def predict(self, case: Case) -> Prediction:
         """Prepare, infer and finish every frame of a case, one in memory at a time.
@@ -228,8 +247,21 @@ class Predictor:
         """
         return self.finish(self.infer(self.prepare(case, index)) for index in range(case.info.frames))
 
-    def _decide(self, item: dict[str, Any]) -> tuple[Any, Any, float]:
-        """Return the mask ``(H, W)``, the probabilities ``(K, H, W)`` when they are kept, and the confidence."""
+    def _scores(self, batch: torch.Tensor, image: torch.Tensor, *, mirrored: bool = False) -> torch.Tensor:
+        """Return what the network gives, on the CPU and as the chain wants it, turned back when it was ``mirrored``."""
+        with torch.no_grad(), self._precision():
+            scores = plain(self._inferer(batch, self._network))[0].float().cpu()
+        scores = scores.flip(1) if mirrored else scores
+        return with_meta(scores, image) if isinstance(image, MetaTensor) else scores
+
+    def _agreement(self, item: dict[str, Any], probabilities: torch.Tensor) -> float:
+        """Return the Dice of what is found in a frame and in its mirror image."""
+        meaning = self._chain.meaning
+        data = run_transforms(self._chain.scores, {**item["data"], PRED: item[MIRRORED]}, "postprocessing")
+        return meaning.agreement(probabilities, meaning.probabilities(data[PRED]), self.threshold)
+
+    def _decide(self, item: dict[str, Any]) -> tuple[Any, Any, torch.Tensor]:
+        """Return the mask ``(H, W)``, the probabilities ``(K, H, W)`` when they are kept, and those of the network."""
         chain, meaning = self._chain, self._chain.meaning
         data = run_transforms(chain.scores, item["data"], "postprocessing")
         probabilities = meaning.probabilities(data[PRED])
@@ -239,13 +271,12 @@ class Predictor:
             on_scores = {**data, PRED: with_meta(foreground, data[PRED])}
             foreground = plain(run_transforms(chain.restore, on_scores, "postprocessing")[PRED])
         mask = class_rows(decided, foreground, has_background=meaning.is_exclusive, size=item["size"])
-        confidence = meaning.confidence(probabilities)
         if not self.options.keep_probabilities:
-            return mask, None, confidence
+            return mask, None, probabilities
         rows = foreground.permute(0, 2, 1).contiguous().numpy().astype(np.float16)
         if rows.shape[1:] != mask.shape:
             raise ConfigError("the bundle's postprocessing brings masks back to the image's size, but no probabilities")
-        return mask, rows, confidence
+        return mask, rows, probabilities
 
     def _precision(self) -> AbstractContextManager[Any]:
         return torch.autocast("cuda") if self._amp else nullcontext()

@@ -53,6 +53,26 @@ class ScoreMeaning:
             return float(probabilities.amax(dim=0).mean(dtype=torch.float64))
         return float(torch.maximum(probabilities, 1 - probabilities).mean(dtype=torch.float64))
 
+    def agreement(self, one: torch.Tensor, other: torch.Tensor, threshold: float | None) -> float:
+        """Return the Dice of the foreground that two predictions of the same pixels find, 1 when neither finds any.
+
+        Args:
+            one: probabilities ``(C, W, H)``.
+            other: the same of the other prediction.
+            threshold: from which a pixel counts; None where the most probable class is taken.
+        """
+        found, again = (self._found(each, threshold) for each in (one, other))
+        size = int(found.sum()) + int(again.sum())
+        return 2 * int((found & again).sum()) / size if size else 1.0
+
+    def _found(self, probabilities: torch.Tensor, threshold: float | None) -> torch.Tensor:
+        """Return which pixels belong to which foreground class, ``(K, W, H)`` of bool."""
+        if threshold is not None:
+            return self.foreground(probabilities) >= threshold
+        highest = probabilities.argmax(dim=0)
+        first = 1 if self._has_background(probabilities) else 0
+        return torch.stack([highest == number for number in range(first, len(probabilities))])
+
     def _has_background(self, planes: torch.Tensor) -> bool:
         return self.is_exclusive and planes.shape[0] > 1
 

@@ -38,6 +38,8 @@ class RunOptions:
     backend: Literal["eager", "torchscript", "onnxruntime", "openvino", "tensorrt"] = "eager"
     tta: bool = False
     """Average over mirror images."""
+    check_flips: bool = False
+    """Predict each mirror image too, and flag what does not agree with it."""
     threshold: float | None = None
     """Probability from which a pixel counts as found; None for the bundle's own."""
     weights: Path | None = None
@@ -82,6 +84,10 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         OutputOptions(outputs=self.outputs)
+        if self.tta and self.check_flips:
+            raise ConfigError(
+                "tta averages over mirror images, which then always agree; give either tta or check_flips"
+            )
         if self.threshold is not None and not 0 < self.threshold < 1:
             raise ConfigError(f"threshold must lie between 0 and 1, got {self.threshold}")
         if self.part is not None and not 1 <= self.part[0] <= self.part[1]:
@@ -140,6 +146,7 @@ class RunOptions:
             "outputs": sorted(self.outputs, key=OUTPUTS.index),
             "backend": self.backend,
             "tta": self.tta,
+            "check_flips": self.check_flips,
             "threshold": self.threshold,
             "overrides": json.loads(json.dumps(dict(self.overrides), default=str)),
             "series_rules": self.series_rules.digest if self.series_rules else "",

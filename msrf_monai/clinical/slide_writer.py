@@ -84,7 +84,7 @@ def _keeping_probabilities(predictor: Any) -> Any:
     options = getattr(predictor, "options", None)
     if not is_dataclass(predictor) or not is_dataclass(options):
         return predictor
-    return replace(predictor, options=replace(options, keep_probabilities=True))  # type: ignore[type-var]
+    return replace(predictor, options=replace(options, keep_probabilities=True, check_flips=False))  # type: ignore[type-var]
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +54,10 @@ class CaseStatistics:
     """Area of a pixel in the patient; None when that is not known."""
     slice_spacing_mm: float | None
     """Distance between the slices of a volume whose pixels have a known area."""
+    flip_agreement: tuple[float, ...] | None = None
+    """One a frame, as the prediction has it."""
+    traits: tuple[Mapping[str, float], ...] | None = None
+    """One a frame, as the prediction has them."""
 
     def found(self, segment: int) -> tuple[Region, ...]:
         """Return the regions of one segment, in the order of frames."""
@@ -106,6 +111,8 @@ def measure(info: ImageInfo, prediction: Prediction, segments: int) -> CaseStati
         confidence=prediction.confidence,
         pixel_mm2=float(np.prod(info.spacing_mm)) if is_real and info.spacing_mm else None,
         slice_spacing_mm=info.slice_spacing_mm if is_real and info.frames > 1 else None,
+        flip_agreement=prediction.flip_agreement,
+        traits=prediction.traits,
     )
 
 

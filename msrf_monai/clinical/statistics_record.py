@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from msrf_monai.clinical.case import ImageInfo
-from msrf_monai.clinical.quality import QualityLimits, flags_of, frame_flags
+from msrf_monai.clinical.quality import QualityLimits, flags_of, frame_flags, unlike_training
 from msrf_monai.clinical.statistics import CaseStatistics, Region
 from msrf_monai.clinical.writing import Segment
 
@@ -32,7 +32,8 @@ def statistics_record(
         The record; areas are None where the spacing does not hold in the patient, and of each segment only the frames
         in which it was found are listed, counted from 1.
     """
-    flags = frame_flags(statistics, limits)
+    limits = limits or QualityLimits()
+    flags, unlike = frame_flags(statistics, limits), unlike_training(statistics, limits)
     return {
         "format": FORMAT,
         "version": 1,
@@ -52,8 +53,15 @@ def statistics_record(
         },
         "area_unit": "pixels" if statistics.pixel_mm2 is None else "mm2",
         "confidence": [_rounded(value) for value in statistics.confidence],
+        "flip_agreement": None
+        if statistics.flip_agreement is None
+        else [_rounded(value) for value in statistics.flip_agreement],
+        "traits": None
+        if statistics.traits is None
+        else [{name: _rounded(value) for name, value in traits.items()} for traits in statistics.traits],
         "flags": list(flags_of(statistics, limits)),
         "flagged_frames": {str(frame + 1): list(names) for frame, names in flags.items()},
+        "unlike_training": {str(frame + 1): list(names) for frame, names in unlike.items()},
         "segments": [_segment(segment, statistics) for segment in segments],
     }
 

@@ -40,6 +40,7 @@ def load_predictor(
             device=_device(settings, worker),
             backend=settings.backend,
             tta=settings.tta,
+            check_flips=settings.check_flips,
             threshold=settings.threshold,
             keep_probabilities=settings.keeps_probabilities,
             weights=settings.weights,

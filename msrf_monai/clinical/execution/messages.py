@@ -35,7 +35,7 @@ __all__ = [
 Message = dict[str, Any]
 
 _OPTIONS = (
-    *("outputs", "device", "backend", "tta", "threshold", "num_threads", "overrides", "convert_unusual"),
+    *("outputs", "device", "backend", "tta", "check_flips", "threshold", "num_threads", "overrides", "convert_unusual"),
     *("seg2d_geometry", "repeatable_uids", "thumbnails", "readers"),
 )
 _AS_THEY_ARE = ("label", "folder", "skipped", "flags", "choice", "key", "instances", "is_slide", "shows_name")
