@@ -150,10 +150,10 @@ class Predictor:
         """
         pixels = self._gate.frame(case, index)
         started = time.perf_counter()
-        loaded = self._chain.load.load(case, index, pixels)
-        image = loaded[self._chain.load.key]
+        picture = self._chain.load.picture(case, pixels)
+        loaded = self._chain.load.load(case, index, picture)
         return {
-            "traits": traits_of(image),
+            "traits": traits_of(picture),
             "data": run_transforms(self._chain.before, loaded, "preprocessing"),
             "size": (case.info.rows, case.info.columns),
             "seconds": time.perf_counter() - started,

@@ -23,7 +23,7 @@ from msrf_monai.clinical.case import Case, ImageInfo
 from msrf_monai.clinical.intensity import IntensityPolicy, IntensityScaler
 from msrf_monai.clinical.monai_reader import to_monai
 from msrf_monai.transforms.load import FileLoaderd, LoadImage2D
-from msrf_monai.transforms.picture import to_channels
+from msrf_monai.transforms.picture import Picture, to_channels
 from msrf_monai.transforms.rows import to_planes
 
 __all__ = ["FrameLoader", "frame_affine", "make_loader"]
@@ -48,21 +48,24 @@ class FrameLoader:
         """The image's key in the chain."""
         return self.loader.keys[0]
 
-    def load(self, case: Case, index: int, pixels: npt.NDArray[Any]) -> dict[Hashable, Any]:
+    def picture(self, case: Case, pixels: npt.NDArray[Any]) -> Picture:
+        """Return a frame ``(H, W)`` or ``(H, W, 3)`` on the bundle's scale; raises ``DataError`` where it cannot be."""
+        return self.scaler.picture(case, pixels)
+
+    def load(self, case: Case, index: int, picture: Picture) -> dict[Hashable, Any]:
         """Return an item with the image, and with its metadata where the loader gives them apart.
 
         Args:
             case: where the frame is from.
             index: the frame's number.
-            pixels: the frame, ``(H, W)`` or ``(H, W, 3)``.
+            picture: the frame, from ``picture``.
 
         Returns:
             The item of one key, or two.
 
         Raises:
-            DataError: when the values cannot be brought onto the bundle's scale.
+            DataError: when the loader cannot take such values.
         """
-        picture = self.scaler.picture(case, pixels)
         source = str(case.sources[min(index, len(case.sources) - 1)]) if case.sources else ""
         place = frame_affine(case.info, index)
         own = self.loader._loader

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
-from msrf_monai.transforms.rows import plain
+from msrf_monai.transforms.picture import Picture
 
 __all__ = ["traits_of"]
 
@@ -13,32 +12,32 @@ _MOST = 256
 """Pixels of a side that are looked at; larger frames are thinned out evenly."""
 
 
-def traits_of(image: torch.Tensor) -> dict[str, float]:
+def traits_of(picture: Picture) -> dict[str, float]:
     """Measure a frame in numbers that do not depend on a network.
 
-    Values are those that the bundle's loading transform gives, 0 to 255 for ``LoadImage2Dd``. Of several channels the
-    mean at each pixel counts, except for the two last traits, which are 0 for one channel.
+    Values count on the scale 0 to 255 where the picture has a white, and as they are where it has none. Of three
+    channels the mean at each pixel counts, except for the two last traits, which are 0 for one channel.
 
     Args:
-        image: ``(C, W, H)`` of any dtype, as loaded and before any preprocessing.
+        picture: the frame, as the bundle's loader takes it; its values are finite.
 
     Returns:
-        Every trait that ``msrf_monai.clinical.quality.TRAITS`` describes; NaN where the values are not finite.
+        Every trait that ``msrf_monai.clinical.quality.TRAITS`` describes.
     """
-    planes = plain(image)
-    across, down = planes.shape[1:]
+    rows, columns = picture.rows.shape[:2]
     # NumPy sums in one order whatever the number of threads, so that a result has the same bytes everywhere
-    thin = planes[:, :: -(-across // _MOST), :: -(-down // _MOST)].numpy(force=True).astype(np.float64)
-    grey, channels = thin.mean(axis=0), thin.mean(axis=(1, 2))
+    thin = picture.rows[:: -(-rows // _MOST), :: -(-columns // _MOST)].astype(np.float64)
+    thin *= 255 / picture.white if picture.white else 1
+    grey, channels = thin.mean(axis=2), thin.mean(axis=(0, 1))
     ordered = np.sort(grey, axis=None)
     margin = ordered.size // 100
     return {
-        "shorter_side": float(min(across, down)),
-        "aspect": max(across, down) / min(across, down),
+        "shorter_side": float(min(rows, columns)),
+        "aspect": max(rows, columns) / min(rows, columns),
         "darkest": float(ordered[margin]),
         "brightest": float(ordered[-1 - margin]),
         "brightness": float(grey.mean()),
         "contrast": float(grey.std()),
-        "colourfulness": float((thin.max(axis=0) - thin.min(axis=0)).mean()),
+        "colourfulness": float((thin.max(axis=2) - thin.min(axis=2)).mean()),
         "warmth": float(channels[0] - channels[-1]),
     }

@@ -19,14 +19,15 @@ from msrf_monai.clinical.reading import open_case
 from msrf_monai.clinical.run_options import SOME_FAILED
 from msrf_monai.clinical.traits import traits_of
 from msrf_monai.errors import ConfigError
+from msrf_monai.transforms.picture import Picture
 from support.clinical_runs import entries_of
 from support.predictor_bundles import Tiny, picture
 
 
 def test_one_colour() -> None:
-    image = torch.tensor([90.0, 60.0, 30.0])[:, None, None].expand(3, 40, 20)
+    rows = np.broadcast_to(np.array([90, 60, 30], np.uint8), (40, 20, 3))
 
-    assert traits_of(image) == {
+    assert traits_of(Picture(rows, 255)) == {
         "shorter_side": 20,
         "aspect": 2,
         "darkest": 60,
@@ -38,34 +39,36 @@ def test_one_colour() -> None:
     }
 
 
-def test_a_ramp_of_grey() -> None:
-    values = torch.arange(1000, dtype=torch.float32).reshape(1, 25, 40)
+def test_a_ramp_of_grey_without_a_white_keeps_its_values() -> None:
+    found = traits_of(Picture(np.arange(-500, 500, dtype=np.int16).reshape(25, 40, 1), None))
 
-    found = traits_of(values)
-
-    assert (found["darkest"], found["brightest"]) == (10, 989)
-    assert found["brightness"] == pytest.approx(499.5)
+    assert (found["darkest"], found["brightest"]) == (-490, 489)
+    assert found["brightness"] == pytest.approx(-0.5)
     assert found["contrast"] == pytest.approx(np.sqrt((1000**2 - 1) / 12))
     assert (found["colourfulness"], found["warmth"]) == (0, 0)
     assert set(found) == set(TRAITS)
 
 
-def test_large_images_are_thinned_out_and_small_bytes_do_not_overflow() -> None:
-    image = torch.full((3, 3000, 2000), 200, dtype=torch.uint8)
-    image[:, 1500:] = 100
+@pytest.mark.parametrize(("dtype", "white"), [(np.uint8, 1), (np.uint8, 255), (np.uint16, 65535)], ids=str)
+def test_depth_makes_no_difference(dtype: Any, white: int) -> None:
+    rows = np.zeros((10, 10, 1), dtype)
+    rows[:5] = white
 
-    found = traits_of(image)
+    found = traits_of(Picture(rows, white))
+
+    assert (found["brightness"], found["contrast"]) == pytest.approx((127.5, 127.5))
+    assert (found["darkest"], found["brightest"]) == (0, 255)
+
+
+def test_large_images_are_thinned_out_and_small_bytes_do_not_overflow() -> None:
+    rows = np.full((3000, 2000, 3), 200, np.uint8)
+    rows[1500:] = 100
+
+    found = traits_of(Picture(rows, 255))
 
     assert (found["shorter_side"], found["aspect"]) == (2000, 1.5)
     assert found["brightness"] == pytest.approx(150, abs=0.5)
     assert found["contrast"] == pytest.approx(50, abs=0.1)
-
-
-def test_a_value_that_is_no_number_shows() -> None:
-    image = torch.ones(1, 8, 8)
-    image[0, 3, 3] = torch.nan
-
-    assert np.isnan(traits_of(image)["brightness"])
 
 
 def test_traits_are_those_of_the_file_whatever_the_network_gets(tiny: Callable[[str], Tiny], tmp_path: Path) -> None:

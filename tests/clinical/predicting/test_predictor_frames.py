@@ -25,7 +25,8 @@ from support.volume_files import save_dicom_series, save_nifti, scan_values
 
 
 def given(loader, case, index=0, channels=None):
-    return make_loader(loader, None, channels).load(case, index, case.frame(index))
+    frames = make_loader(loader, None, channels)
+    return frames.load(case, index, frames.picture(case, case.frame(index)))
 
 
 def assert_same_image(found, expected, keys):
