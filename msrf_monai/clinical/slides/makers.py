@@ -23,6 +23,8 @@ _DESCRIPTION, _SOFTWARE, _XMP, _NDPI = 270, 305, 700, 65420
 _VMS, _VMU = b"[Virtual Microscope Specimen]", b"[Uncompressed Virtual Microscope Specimen]"
 _SQLITE, _CZI = b"SQLite format 3\0", b"ZISRAWFILE"
 _SETTINGS = "Slidedat.ini"
+_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?[ \t]*", re.ASCII)
+"""Decimals as makers write them; GLib takes ``nan``, ``inf`` and hexadecimals too."""
 _SETTINGS_BYTES = 1 << 20
 """What OpenSlide reads of a text file at most."""
 _MOST_DOUBLINGS = 30
@@ -160,12 +162,22 @@ def _mirax(path: Path, limits: SlideLimits) -> MakersSlide:
         )
     _bounded(values, "CameraImageDivisionsPerSide", limits.tiles)
     width, height = (_bounded(values, f"DIGITIZER_{side}", limits.tile_pixels) for side in ("WIDTH", "HEIGHT"))
+    _check_overlaps(values)
     limits.check_level(1, 1, max(1, height), max(1, width))
     doublings = sum(_whole(value, key) for key, value in values if key == "IMAGE_CONCAT_FACTOR")
     if doublings > _MOST_DOUBLINGS:
         raise _bad(f"its levels become smaller {doublings} times")
     names = [value for key, value in values if key == "INDEXFILE" or re.fullmatch(r"FILE_\d+", key)]
     return MakersSlide("mirax", (settings, *_beside(folder, names, limits)))
+
+
+def _check_overlaps(values: Iterable[tuple[str, str]]) -> None:
+    """Refuse pictures that overlap by all they have, or by no number: OpenSlide would never come to an end."""
+    for axis, side in (("X", "WIDTH"), ("Y", "HEIGHT")):
+        smallest = min((_whole(value, key) for key, value in values if key == f"DIGITIZER_{side}"), default=0)
+        for key, value in values:
+            if key == f"OVERLAP_{axis}" and not (_NUMBER.fullmatch(value) and abs(float(value)) < max(1, smallest)):
+                raise _bad(f"its {key} is no number below the {smallest} pixels of a picture")
 
 
 def _hamamatsu_text(file: SlideFile, limits: SlideLimits) -> MakersSlide:

@@ -53,6 +53,10 @@ SETTINGS = {
     "huge tiles": ("DIGITIZER_WIDTH = 96", "DIGITIZER_WIDTH = 500000", "too_many_pixels"),
     "many levels": ("HIER_0_COUNT = 2", "HIER_0_COUNT = 2000000000", "too_many_frames"),
     "many files": ("FILE_COUNT = 1", "FILE_COUNT = 2000000000", "too_many_frames"),
+    "an overlap that is no number": ("OVERLAP_Y = 0.0", "OVERLAP_Y = nan", "bad_header"),
+    "an endless overlap": ("OVERLAP_X = 0.0", "OVERLAP_X = -1e400", "bad_header"),
+    "an overlap of the whole width": ("OVERLAP_X = 0.0", "OVERLAP_X = 96.0", "bad_header"),
+    "an overlap beyond the height": ("OVERLAP_Y = 0.0", "OVERLAP_Y = -0x1p8", "bad_header"),
     "many doublings": ("IMAGE_CONCAT_FACTOR = 1", "IMAGE_CONCAT_FACTOR = 40", "bad_header"),
 }
 
