@@ -76,8 +76,14 @@ def record_stored_io(bundle: str | os.PathLike[str], source: Runnable, *, seed: 
         top, left = (whole.shape[1] - rows) // 2, (whole.shape[2] - columns) // 2
         # half precision halves the file; what the network is given is what is stored
         image = whole[None, :, top : top + rows, left : left + columns].half().contiguous()
-        with torch.no_grad():
-            output = first_output(source.network(image.float()))
+        try:
+            with torch.no_grad():
+                output = first_output(source.network(image.float()))
+        except Exception as error:  # a bundle may hold any network, and each of them fails in its own way
+            raise ConfigError(
+                f"{bundle}: the network cannot take {tuple(image.shape)}, a part of the declared shape "
+                f"({type(error).__name__}: {str(error)[:200]}); choose a declared shape whose quarter it takes"
+            ) from error
         tensors[f"image.{n}"], tensors[f"pred.{n}"] = image, output.contiguous()
     # one entry, since the order of several is not fixed
     about = {_ABOUT: json.dumps({"digest": source.digest, "seed": seed, "versions": versions()}, sort_keys=True)}
@@ -119,7 +125,8 @@ def _prepared(bundle: Path, height: int, width: int, seed: int) -> torch.Tensor:
     """Return a drawn picture ``(C, H, W)`` as the network would get it."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "drawn.png"
-        Image.fromarray(_draw(height, width, seed)).save(path)
+        # MONAI's axes: the first one of a tensor goes across the picture
+        Image.fromarray(_draw(width, height, seed)).save(path)
         predictor = Predictor.from_bundle(bundle, PredictorOptions(device="cpu"))
         return plain(predictor.network_input(predictor.prepare(open_case(path), 0)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -53,7 +54,7 @@ class Tolerance:
     """How far two values may be apart: ``absolute + relative * |stored|``, as ``numpy.isclose`` counts.
 
     Raises:
-        ConfigError: when a number is negative.
+        ConfigError: when a number is negative or not finite.
     """
 
     absolute: float = 1e-3
@@ -62,8 +63,8 @@ class Tolerance:
     """How many values in a million may be further apart."""
 
     def __post_init__(self) -> None:
-        if not min(self.absolute, self.relative, self.ppm) >= 0:
-            raise ConfigError(f"tolerances must be 0 or more, got {self}")
+        if not all(math.isfinite(each) and each >= 0 for each in (self.absolute, self.relative, self.ppm)):
+            raise ConfigError(f"tolerances must be finite numbers of 0 or more, got {self}")
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,7 @@ def compare(stored: torch.Tensor, found: torch.Tensor, tolerance: Tolerance) -> 
     """
     expected, got = stored.double(), found.double()
     difference = torch.where(got.isfinite(), (expected - got).abs(), torch.inf)
-    too_far = ~(difference <= tolerance.absolute + tolerance.relative * expected.abs())
+    too_far = ~(difference <= tolerance.absolute + tolerance.relative * expected.abs()) | ~got.isfinite()
     place = torch.unravel_index(difference.argmax(), difference.shape)
     return int(too_far.sum()), tuple(int(each) for each in place)
 
@@ -201,17 +202,23 @@ def _in_one_form(backend: Backend, source: Runnable, stored: StoredIO, tolerance
         yield Comparison(backend, 0, (), 0, 0.0, None, None, None, time.perf_counter() - started, str(error))
         return
     for n, (image, expected) in enumerate(zip(stored.inputs, stored.outputs, strict=True)):
-        with torch.no_grad():
-            found = first_output(network(image)).float()
-        seconds, started = time.perf_counter() - started, time.perf_counter()
         shape = tuple(expected.shape)
+        try:
+            with torch.no_grad():
+                found = first_output(network(image)).float()
+        except Exception as error:  # each library fails in its own way, and other sizes may do
+            seconds, started = time.perf_counter() - started, time.perf_counter()
+            reason = f"it cannot take the stored input ({type(error).__name__}: {str(error)[:200]})"
+            yield Comparison(backend, n, shape, 0, 0.0, None, None, None, seconds, reason)
+            continue
+        seconds, started = time.perf_counter() - started, time.perf_counter()
         if found.shape != expected.shape:
             reason = f"it gives the shape {tuple(found.shape)}, stored is {shape}"
             yield Comparison(backend, n, shape, 0, 0.0, None, None, None, seconds, reason)
             continue
         mismatched, worst = compare(expected, found, tolerance)
         ppm = 1e6 * mismatched / expected.numel()
-        problem = f"{ppm:.0f} ppm of the values are too far apart" if ppm > tolerance.ppm else None
+        problem = f"{ppm:.3g} ppm of the values are too far apart" if ppm > tolerance.ppm else None
         values = float(expected[worst]), float(found[worst])
         yield Comparison(backend, n, shape, mismatched, ppm, worst, *values, seconds, problem)
 
@@ -226,7 +233,8 @@ def _read_sums(path: Path) -> dict[str, str]:
     if not path.is_file():
         raise ConfigError(f"{path} is missing; the bundle's author makes it with msrf-monai verify BUNDLE --record")
     listed = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    # what is no text is no line that is looked for either
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
         digest, _, name = line.partition("  ")
         if len(digest) != 64 or not name or Path(name).is_absolute() or ".." in Path(name).parts:
             raise ConfigError(f"{path}: line {number} is no digest with the name of a file in the bundle")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,7 @@ from tqdm import tqdm
 
 from msrf_monai.cli.lint import bundle_folder
 from msrf_monai.cli.predict_options import parse_override
+from msrf_monai.errors import DataError
 
 __all__ = ["app"]
 
@@ -43,20 +45,18 @@ def calibrate(
     validation images the other bounds are chosen, so that few of those that are predicted right are flagged.
     """
     # torch takes seconds to load, and a usage error should not
-    from msrf_monai.clinical.calibration import CalibrationOptions, calibrate, store_calibration
+    from msrf_monai.clinical.calibration import CalibrationOptions, author_limits, calibrate, store_calibration
     from msrf_monai.clinical.predictor import Predictor, PredictorOptions
-    from msrf_monai.clinical.quality import QualityLimits
 
     folder = bundle_folder(bundle)
+    options = CalibrationOptions(right_dice, false_alarms, tuple(leave_out or ()))
     predictor = Predictor.from_bundle(
         folder,
         PredictorOptions(
             device=device, check_flips=flips, overrides=tuple(parse_override(word) for word in config or [])
         ),
     )
-    options = CalibrationOptions(
-        right_dice, false_alarms, tuple(leave_out or ()), base=QualityLimits.from_metadata(predictor.metadata)
-    )
+    options = replace(options, base=author_limits(predictor.metadata))
     with tqdm(unit=" images", disable=None) as bar:
 
         def show(part: str, done: int, total: int) -> None:
@@ -77,7 +77,10 @@ def calibrate(
         for limit, value in found.limits.as_metadata().items():
             typer.echo(f"  {limit} = {json.dumps(value)}")
     if found.false_alarm_rate > false_alarms:
-        typer.echo(f"note: more than {false_alarms:.0%} are flagged with the widest bounds there are", err=True)
+        raise DataError(
+            f"{found.false_alarm_rate:.1%} of the right results are flagged with the best bounds there are, more than "
+            f"{false_alarms:.0%}; nothing is stored: allow more with --false-alarms, or leave a trait out"
+        )
     if dry_run:
         return
     path = store_calibration(folder, found, name)

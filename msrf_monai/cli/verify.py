@@ -16,6 +16,7 @@ from msrf_monai.cli.info import find_bundles
 from msrf_monai.cli.lint import bundle_folder
 from msrf_monai.clinical.backends import Backend
 from msrf_monai.errors import MissingExtraError, MsrfError
+from msrf_monai.json_files import null_for_nan
 
 __all__ = ["app"]
 
@@ -69,7 +70,8 @@ def verify(
         reports.append(report)
     if as_json:
         told = {"version": __version__, "ok": all(each.is_ok for each in reports)}
-        typer.echo(json.dumps({**told, "bundles": [each.as_json() for each in reports]}, indent=2))
+        content = null_for_nan({**told, "bundles": [each.as_json() for each in reports]})
+        typer.echo(json.dumps(content, indent=2, allow_nan=False))
     raise typer.Exit(0 if all(each.is_ok for each in reports) else 1)
 
 
@@ -151,7 +153,7 @@ def _parts(found: Comparison) -> Iterator[str]:
     size = "x".join(map(str, found.shape[2:]))
     yield f"{found.backend} {size}".rstrip()
     if found.worst is not None:
-        yield f"{found.mismatched} values differ ({found.ppm:.0f} ppm)"
+        yield f"{found.mismatched} values differ ({found.ppm:.3g} ppm)"
         yield f"most at {list(found.worst)}: stored {found.stored:.6g}, found {found.found:.6g}"
     if found.problem:
         yield found.problem

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,22 +15,33 @@ import numpy.typing as npt
 
 from msrf_monai.clinical.case import Case
 from msrf_monai.clinical.predictor import Predictor
+from msrf_monai.clinical.predictor_decision import dice_of_classes
 from msrf_monai.clinical.quality import FLAGS, TRAITS, Bounds, QualityLimits, flags_of
 from msrf_monai.clinical.reading import open_case
 from msrf_monai.clinical.statistics import CaseStatistics, measure
 from msrf_monai.data.datalist import load_datalist
-from msrf_monai.errors import DataError, InputError
+from msrf_monai.errors import DataError, InputError, MsrfError
 from msrf_monai.json_files import read_json, write_json
 from msrf_monai.transforms.load_mask import LoadMask2D
 
-__all__ = ["Calibration", "CalibrationOptions", "Checked", "calibrate", "choose_limits", "store_calibration"]
+__all__ = [
+    "Calibration",
+    "CalibrationOptions",
+    "Checked",
+    "author_limits",
+    "calibrate",
+    "choose_limits",
+    "store_calibration",
+]
 
 _STEPS = (
-    *((share, 0.0) for share in (0.05, 0.04, 0.03, 0.02, 0.01)),
+    *((part, 0.0) for part in (1.0, 0.8, 0.6, 0.4, 0.2)),
     *((0.0, margin) for margin in (0.1, 0.25, 0.5, 1.0, 2.0)),
 )
-"""From strict to loose: of right results how many one bound may cut off, and how far ranges of training data are
-widened, as a share of what they span. The first step is taken with which all flags together stay within the limit."""
+"""From strict to loose: what part of the wanted share of false alarms each bound may raise alone, and how far ranges of
+training data are widened, as a share of what they span."""
+_LEAST_SPAN = {"shorter_side": 1.0, "aspect": 0.05}
+"""What a trait is taken to span at least; 1 for values, of which white has 255."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +62,9 @@ class CalibrationOptions:
     """Bounds of the flags that are not calibrated."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.right_dice < 1 or not 0 <= self.false_alarms < 1:
-            raise InputError(f"right_dice {self.right_dice} and false_alarms {self.false_alarms}: expected 0 to 1")
+        for name in ("right_dice", "false_alarms"):
+            if not 0 < getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; expected a number above 0 and below 1")
         for name in self.leave_out:
             if name not in TRAITS:
                 raise InputError(f"the trait {name!r} is unknown; there are {', '.join(TRAITS)}")
@@ -80,7 +93,7 @@ class Calibration:
     """Of the wrong ones, how many are flagged."""
     raised: Mapping[str, tuple[int, int]]
     """For each flag that was raised: on how many right and wrong results."""
-    right_dice: float
+    options: CalibrationOptions
 
     @property
     def false_alarm_rate(self) -> float:
@@ -92,12 +105,13 @@ class Calibration:
         return {
             "training_images": self.training_images,
             "validation_images": self.right + self.wrong,
-            "right_dice": self.right_dice,
+            "right_dice": self.options.right_dice,
             "right": self.right,
             "right_flagged": self.false_alarms,
             "false_alarm_rate": round(self.false_alarm_rate, 4),
             "wrong": self.wrong,
             "wrong_flagged": self.caught,
+            "base": self.options.base.as_metadata(),
             "flags": {name: {"right": right, "wrong": wrong} for name, (right, wrong) in self.raised.items()},
         }
 
@@ -126,26 +140,24 @@ def calibrate(
         The bounds and how they do.
 
     Raises:
-        DataError: when a part is empty, or a mask does not fit its image.
+        DataError: when a part is empty, an image cannot be read, a mask does not fit its image, or the network gives no
+            numbers for an image; the sentence names the file.
         InputError: when nothing is marked in the training part, or no validation image is predicted right.
-        RefusedInput: when an image cannot be read.
     """
     options = options or CalibrationOptions()
-    areas, traits = [], []
-    training = load_datalist(dataset_dir, "training")
-    for number, item in enumerate(training):
-        case, mask = _pair(item)
-        areas.append(float(mask.mean()))
-        traits.append(predictor.prepare(case, 0)["traits"])
-        progress("training", number + 1, len(training))
-    checked = []
-    validation = load_datalist(dataset_dir, "validation")
-    for number, item in enumerate(validation):
-        case, mask = _pair(item)
-        prediction = predictor.predict(case)
-        dice = _dice(prediction.mask[0] > 0, mask)
-        checked.append(Checked(measure(case.info, prediction, len(predictor.segments)), dice))
-        progress("validation", number + 1, len(validation))
+    classes = len(predictor.segments)
+    areas, traits, checked = [], [], []
+    parts = [(part, load_datalist(dataset_dir, part)) for part in ("training", "validation")]
+    for part, items in parts:
+        for number, item in enumerate(items):
+            with _naming(item["image"]):
+                case, mask = _pair(item, classes)
+                if part == "training":
+                    areas.append(float((mask > 0).mean()))
+                    traits.append(predictor.prepare(case, 0)["traits"])
+                else:
+                    checked.append(_checked(predictor, case, mask))
+            progress(part, number + 1, len(items))
     return choose_limits(areas, traits, checked, options)
 
 
@@ -174,20 +186,36 @@ def choose_limits(
             f"{len(marked)} training masks with something marked and {len(right)} validation images with a Dice of "
             f"{options.right_dice} and more; flags cannot be calibrated before the network works"
         )
-    for share, margin in _STEPS:
+    tried = []
+    for part, margin in _STEPS:
+        share = part * options.false_alarms
         limits = replace(
             _cut_off([each.statistics for each in right], share, options.base),
-            area=_share_of_a_frame(_range(marked, 0.01, margin)),
+            area=_share_of_a_frame(_range(marked, 0.01, margin, least_span=0.0)),
             traits=tuple(
-                (name, _range([each[name] for each in traits], share / len(TRAITS), margin))
+                (name, _range([each[name] for each in traits], share / len(TRAITS), margin, _LEAST_SPAN.get(name, 1.0)))
                 for name in TRAITS
                 if name not in options.leave_out
             ),
         )
-        found = _tried(limits, len(traits), checked, options)
-        if found.false_alarm_rate <= options.false_alarms:
-            break
-    return found
+        tried.append(_tried(limits, len(traits), checked, options))
+        if tried[-1].false_alarm_rate <= options.false_alarms:
+            return tried[-1]
+    # flags that no bound changes may be too many: then nothing is gained by looser bounds than the first of the best
+    return min(tried, key=lambda each: each.false_alarms)
+
+
+def author_limits(metadata: Mapping[str, Any]) -> QualityLimits:
+    """Return the bounds that a bundle's author has given, those that an earlier calibration started from.
+
+    Args:
+        metadata: the parsed metadata.json.
+
+    Raises:
+        ConfigError: as ``QualityLimits.from_metadata``.
+    """
+    stored = metadata.get("quality_calibration") or {}
+    return QualityLimits.from_metadata({"quality_limits": stored["base"]} if "base" in stored else metadata)
 
 
 def store_calibration(bundle: str | os.PathLike[str], found: Calibration, dataset: str) -> Path:
@@ -213,9 +241,26 @@ def store_calibration(bundle: str | os.PathLike[str], found: Calibration, datase
     return path
 
 
-def _pair(item: Mapping[str, str]) -> tuple[Case, npt.NDArray[np.bool_]]:
+@contextmanager
+def _naming(image: str) -> Iterator[None]:
+    """Put the name of an image before whatever is wrong with it."""
+    try:
+        yield
+    except MsrfError as error:
+        raise DataError(f"{image}: {error}") from error
+
+
+def _checked(predictor: Predictor, case: Case, mask: npt.NDArray[np.uint8]) -> Checked:
+    prediction = predictor.predict(case)
+    if not np.isfinite(prediction.confidence).all():
+        raise DataError("the network gives values that are no numbers; train it again before it is calibrated")
+    statistics = measure(case.info, prediction, len(predictor.segments))
+    return Checked(statistics, dice_of_classes(prediction.mask[0], mask))
+
+
+def _pair(item: Mapping[str, str], classes: int) -> tuple[Case, npt.NDArray[np.uint8]]:
     case = open_case(Path(item["image"]))
-    mask = np.asarray(LoadMask2D()(item["label"]))[0].T > 0
+    mask = np.asarray(LoadMask2D(None if classes == 1 else classes + 1)(item["label"]))[0].T
     if mask.shape != (case.info.rows, case.info.columns):
         raise DataError(
             f"{item['label']}: the mask is {mask.shape[1]} x {mask.shape[0]} pixels, its image {case.info.columns} x "
@@ -224,21 +269,16 @@ def _pair(item: Mapping[str, str]) -> tuple[Case, npt.NDArray[np.bool_]]:
     return case, mask
 
 
-def _dice(found: npt.NDArray[np.bool_], truth: npt.NDArray[np.bool_]) -> float:
-    size = int(found.sum()) + int(truth.sum())
-    return 2 * int((found & truth).sum()) / size if size else 1.0
-
-
 def _cut_off(right: Sequence[CaseStatistics], share: float, base: QualityLimits) -> QualityLimits:
-    """Return bounds each of which cuts off at most this share of the right results."""
+    """Return bounds each of which should cut off at most this share of right results, of these and of new images."""
     flips = [min(each.flip_agreement) for each in right if each.flip_agreement]
     return replace(
         base,
-        low_confidence=_down(_lowest(min(each.confidence) for each in right)(share)),
-        flip_agreement=_down(_lowest(flips)(share)) if flips else base.flip_agreement,
-        touches_border=max(base.touches_border, _up(-_lowest(-_most(each, "border_share") for each in right)(share))),
+        low_confidence=_least([min(each.confidence) for each in right], share, base.low_confidence),
+        flip_agreement=_least(flips, share, base.flip_agreement),
+        touches_border=max(base.touches_border, -_least([-_most(each, "border_share") for each in right], share, 0.0)),
         many_components=max(
-            base.many_components, math.ceil(-_lowest(-_most(each, "components") for each in right)(share))
+            base.many_components, math.ceil(-_least([-_most(each, "components") for each in right], share, 0.0))
         ),
     )
 
@@ -246,7 +286,12 @@ def _cut_off(right: Sequence[CaseStatistics], share: float, base: QualityLimits)
 def _tried(
     limits: QualityLimits, training_images: int, checked: Sequence[Checked], options: CalibrationOptions
 ) -> Calibration:
-    told = [(each.dice >= options.right_dice, flags_of(each.statistics, limits)) for each in checked]
+    told = []
+    for each in checked:
+        is_right = each.dice >= options.right_dice
+        # an empty mask that is right is no false alarm of any bound
+        quiet = {"empty_mask"} if is_right else set[str]()
+        told.append((is_right, set(flags_of(each.statistics, limits)) - quiet))
     raised = {
         flag: tuple(sum(flag in flags for is_right, flags in told if is_right is side) for side in (True, False))
         for flag in FLAGS
@@ -260,27 +305,34 @@ def _tried(
         false_alarms=sum(is_right and bool(flags) for is_right, flags in told),
         caught=sum(not is_right and bool(flags) for is_right, flags in told),
         raised={flag: (counts[0], counts[1]) for flag, counts in raised.items() if any(counts)},
-        right_dice=options.right_dice,
+        options=options,
     )
 
 
-def _lowest(values: Iterable[float]) -> Callable[[float], float]:
-    """Return a function that gives the value which at most a share of all values lie below."""
+def _least(values: Sequence[float], share: float, usual: float) -> float:
+    """Return a bound that at most a share of these values, and of new ones like them, are expected to lie below.
+
+    That is one of the values, counted as in conformal prediction; where there are too few of them for such a share, the
+    usual bound, or the lowest value when that is lower.
+    """
     ordered = sorted(values)
-    return lambda share: ordered[math.floor(share * len(ordered))]
+    place = math.floor(share * (len(ordered) + 1)) - 1
+    return _down(ordered[place]) if place >= 0 else min([usual, *(_down(value) for value in ordered[:1])])
 
 
 def _most(statistics: CaseStatistics, name: str) -> float:
     return max((getattr(region, name) for region in statistics.regions), default=0)
 
 
-def _range(values: Sequence[float], share: float, margin: float) -> Bounds:
-    """Return the range without this share at each end, widened; where all values are one, from half to twice of it."""
-    if min(values) == max(values):
-        ends = sorted((values[0] / 2, values[0] * 2))
-        return _down(ends[0]), _up(ends[1])
+def _range(values: Sequence[float], share: float, margin: float, least_span: float) -> Bounds:
+    """Return the range without this share at each end, widened by a part of what it spans, or should span at least.
+
+    Where all values are one, as the size of prepared copies may be, it reaches from half to twice of it.
+    """
     low, high = np.quantile(values, (share, 1 - share))
-    wider = margin * (high - low)
+    if min(values) == max(values):
+        low, high = sorted((values[0] / 2, values[0] * 2))
+    wider = margin * max(high - low, least_span)
     return _down(low - wider), _up(high + wider)
 
 

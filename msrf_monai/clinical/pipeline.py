@@ -22,6 +22,7 @@ from msrf_monai.clinical.ledger import Entries, Entry, Header, Ledger, State, di
 from msrf_monai.clinical.lock import hold
 from msrf_monai.clinical.naming import short_hash
 from msrf_monai.clinical.privacy import PrivateLogs
+from msrf_monai.clinical.quality import QualityLimits
 from msrf_monai.clinical.result_folder import ResultFolder
 from msrf_monai.clinical.run_options import RunOptions, RunResult
 from msrf_monai.clinical.sent_again import SUPERSEDED, marks_of, settle
@@ -258,7 +259,9 @@ def _absent_name(key: str) -> str:
 
 
 def _header(model: Predictor | WorkerPool, settings: RunOptions) -> Header:
-    deciding = settings.deciding()
+    # bounds raise flags: results of one folder are judged by the same ones
+    bounds = QualityLimits.from_metadata(model.metadata).as_metadata()
+    deciding = {**settings.deciding(), "quality_limits": bounds}
     packages = versions()
     for name in _PACKAGES:
         try:

@@ -30,7 +30,8 @@ class Prediction:
     seconds: float
     """Time in the network and the transforms."""
     flip_agreement: tuple[float, ...] | None = None
-    """One a frame in [0, 1]: Dice of what is found in the frame and in its mirror image; None when not tried."""
+    """One a frame in [0, 1]: Dice of the masks of a frame and of its mirror image, the mean of the classes; None when
+    that was not tried."""
     traits: tuple[Mapping[str, float], ...] | None = None
     """One a frame: what it looks like, see ``msrf_monai.clinical.traits``; None when that was not measured."""
 

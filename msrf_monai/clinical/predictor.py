@@ -19,7 +19,7 @@ from msrf_monai.clinical.case import Case
 from msrf_monai.clinical.prediction import Prediction
 from msrf_monai.clinical.predictor_chain import PRED, Chain, run_transforms, split_chain
 from msrf_monai.clinical.predictor_config import read_bundle
-from msrf_monai.clinical.predictor_decision import class_rows
+from msrf_monai.clinical.predictor_decision import class_rows, dice_of_classes
 from msrf_monai.clinical.predictor_network import digest_of, load_runnable
 from msrf_monai.clinical.predictor_reading import FrameGate
 from msrf_monai.clinical.traits import traits_of
@@ -213,12 +213,13 @@ class Predictor:
         masks, maps, confidences, agreements, traits, seconds = [], [], [], [], [], 0.0
         for item in items:
             started = time.perf_counter()
-            mask, foreground, probabilities = self._decide(item)
+            mask, foreground, confidence = self._decide(item)
             masks.append(mask)
-            confidences.append(self._chain.meaning.confidence(probabilities))
+            confidences.append(confidence)
             traits.append(item["traits"])
             if item[MIRRORED] is not None:
-                agreements.append(self._agreement(item, probabilities))
+                again, _, _ = self._decide({**item, "data": {**item["data"], PRED: item[MIRRORED]}})
+                agreements.append(dice_of_classes(mask, again))
             if foreground is not None:
                 maps.append(foreground)
             seconds += item["seconds"] + time.perf_counter() - started
@@ -254,14 +255,8 @@ class Predictor:
         scores = scores.flip(1) if mirrored else scores
         return with_meta(scores, image) if isinstance(image, MetaTensor) else scores
 
-    def _agreement(self, item: dict[str, Any], probabilities: torch.Tensor) -> float:
-        """Return the Dice of what is found in a frame and in its mirror image."""
-        meaning = self._chain.meaning
-        data = run_transforms(self._chain.scores, {**item["data"], PRED: item[MIRRORED]}, "postprocessing")
-        return meaning.agreement(probabilities, meaning.probabilities(data[PRED]), self.threshold)
-
-    def _decide(self, item: dict[str, Any]) -> tuple[Any, Any, torch.Tensor]:
-        """Return the mask ``(H, W)``, the probabilities ``(K, H, W)`` when they are kept, and those of the network."""
+    def _decide(self, item: dict[str, Any]) -> tuple[Any, Any, float]:
+        """Return the mask ``(H, W)``, the probabilities ``(K, H, W)`` when they are kept, and the confidence."""
         chain, meaning = self._chain, self._chain.meaning
         data = run_transforms(chain.scores, item["data"], "postprocessing")
         probabilities = meaning.probabilities(data[PRED])
@@ -271,12 +266,13 @@ class Predictor:
             on_scores = {**data, PRED: with_meta(foreground, data[PRED])}
             foreground = plain(run_transforms(chain.restore, on_scores, "postprocessing")[PRED])
         mask = class_rows(decided, foreground, has_background=meaning.is_exclusive, size=item["size"])
+        confidence = meaning.confidence(probabilities)
         if not self.options.keep_probabilities:
-            return mask, None, probabilities
+            return mask, None, confidence
         rows = foreground.permute(0, 2, 1).contiguous().numpy().astype(np.float16)
         if rows.shape[1:] != mask.shape:
             raise ConfigError("the bundle's postprocessing brings masks back to the image's size, but no probabilities")
-        return mask, rows, probabilities
+        return mask, rows, confidence
 
     def _precision(self) -> AbstractContextManager[Any]:
         return torch.autocast("cuda") if self._amp else nullcontext()

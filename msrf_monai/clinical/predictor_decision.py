@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ import torch
 from msrf_monai.errors import ConfigError
 from msrf_monai.transforms.rows import plain
 
-__all__ = ["ScoreMeaning", "class_rows"]
+__all__ = ["ScoreMeaning", "class_rows", "dice_of_classes"]
 
 Units = Literal["probabilities", "logits", "unknown"]
 
@@ -52,26 +52,6 @@ class ScoreMeaning:
         if self._has_background(probabilities):
             return float(probabilities.amax(dim=0).mean(dtype=torch.float64))
         return float(torch.maximum(probabilities, 1 - probabilities).mean(dtype=torch.float64))
-
-    def agreement(self, one: torch.Tensor, other: torch.Tensor, threshold: float | None) -> float:
-        """Return the Dice of the foreground that two predictions of the same pixels find, 1 when neither finds any.
-
-        Args:
-            one: probabilities ``(C, W, H)``.
-            other: the same of the other prediction.
-            threshold: from which a pixel counts; None where the most probable class is taken.
-        """
-        found, again = (self._found(each, threshold) for each in (one, other))
-        size = int(found.sum()) + int(again.sum())
-        return 2 * int((found & again).sum()) / size if size else 1.0
-
-    def _found(self, probabilities: torch.Tensor, threshold: float | None) -> torch.Tensor:
-        """Return which pixels belong to which foreground class, ``(K, W, H)`` of bool."""
-        if threshold is not None:
-            return self.foreground(probabilities) >= threshold
-        highest = probabilities.argmax(dim=0)
-        first = 1 if self._has_background(probabilities) else 0
-        return torch.stack([highest == number for number in range(first, len(probabilities))])
 
     def _has_background(self, planes: torch.Tensor) -> bool:
         return self.is_exclusive and planes.shape[0] > 1
@@ -117,3 +97,19 @@ def class_rows(
             "AsDiscreted or DecideMaskd"
         )
     return np.ascontiguousarray(mask)
+
+
+def dice_of_classes(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> float:
+    """Return the mean Dice of the classes that one of two masks has at least.
+
+    Args:
+        one: class numbers of any shape; 0 is the background.
+        other: the same shape.
+
+    Returns:
+        In [0, 1]; 1 when neither mask has anything.
+    """
+    classes = sorted({*np.unique(one).tolist(), *np.unique(other).tolist()} - {0})
+    found = [(one == number, other == number) for number in classes]
+    scores = [2 * np.count_nonzero(a & b) / (np.count_nonzero(a) + np.count_nonzero(b)) for a, b in found]
+    return float(np.mean(scores)) if scores else 1.0

@@ -90,10 +90,11 @@ class QualityLimits:
         known = [bound.name for bound in fields(cls)]
         if not isinstance(given, Mapping) or set(given) - set(known):
             raise ConfigError(f"quality_limits in metadata.json may hold {', '.join(known)}; got {given!r}")
+        given = {name: value for name, value in given.items() if value is not None}
         bounds: dict[str, Any] = {}
-        if given.get("area") is not None:
+        if "area" in given:
             bounds["area"] = _bounds("area", given["area"])
-        if given.get("traits") is not None:
+        if "traits" in given:
             if not isinstance(given["traits"], Mapping):
                 raise ConfigError(
                     f"quality limit traits must be an object of names and bounds, got {given['traits']!r}"
@@ -121,8 +122,8 @@ def frame_flags(statistics: CaseStatistics, limits: QualityLimits | None = None)
         limits: bounds; default ``QualityLimits()``.
 
     Returns:
-        Frame (from 0) to its flags in the order of ``FLAGS``. An empty frame is not flagged: most slices of a volume
-        are empty by right.
+        Frame (from 0) to its flags in the order of ``FLAGS``. That a frame is empty raises none: most slices of a
+        volume are empty by right.
     """
     limits = limits or QualityLimits()
     found: dict[int, set[str]] = {}

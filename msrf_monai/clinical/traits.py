@@ -26,9 +26,10 @@ def traits_of(picture: Picture) -> dict[str, float]:
     """
     rows, columns = picture.rows.shape[:2]
     # NumPy sums in one order whatever the number of threads, so that a result has the same bytes everywhere
-    thin = picture.rows[:: -(-rows // _MOST), :: -(-columns // _MOST)].astype(np.float64)
-    thin *= 255 / picture.white if picture.white else 1
-    grey, channels = thin.mean(axis=2), thin.mean(axis=(0, 1))
+    thin = picture.rows[:: -(-rows // _MOST), :: -(-columns // _MOST)]
+    planes = np.ascontiguousarray(np.moveaxis(thin, 2, 0), dtype=np.float64)
+    planes *= 255 / picture.white if picture.white else 1
+    grey, channels = planes.mean(axis=0), planes.mean(axis=(1, 2))
     ordered = np.sort(grey, axis=None)
     margin = ordered.size // 100
     return {
@@ -38,6 +39,6 @@ def traits_of(picture: Picture) -> dict[str, float]:
         "brightest": float(ordered[-1 - margin]),
         "brightness": float(grey.mean()),
         "contrast": float(grey.std()),
-        "colourfulness": float((thin.max(axis=2) - thin.min(axis=2)).mean()),
+        "colourfulness": float((planes.max(axis=0) - planes.min(axis=0)).mean()),
         "warmth": float(channels[0] - channels[-1]),
     }

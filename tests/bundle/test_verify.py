@@ -15,11 +15,13 @@ import torch
 from click.testing import Result
 from typer.testing import CliRunner
 
+from msrf_monai.bundle import build_network
 from msrf_monai.bundle.stored_io import STORED_IO, read_stored_io
 from msrf_monai.bundle.verify import SUMS, Tolerance, check_files, compare, record, verify_outputs
 from msrf_monai.cli.main import app
 from msrf_monai.errors import CheckpointError, ConfigError, MissingExtraError
 from support.bundle_runs import BUNDLES, HIGMIS, IMFF, SSR, Bundle
+from support.predictor_bundles import shake, stock_config, stock_metadata
 from support.small_label_bundles import small_bundle
 
 TIGHT = Tolerance(1e-5, 1e-5)
@@ -241,3 +243,62 @@ def test_a_form_whose_library_is_missing_is_not_checked_unless_asked_for(
     assert unasked.stdout.count("not checked") == 2
     assert asked.exit_code == 1
     assert isinstance(asked.exception, MissingExtraError)
+
+
+def test_a_stored_infinity_passes_for_nothing() -> None:
+    both = torch.tensor([1.0, float("inf")])
+
+    assert compare(both, both, Tolerance()) == (1, (1,))
+
+
+@pytest.mark.parametrize("name", ["absolute", "relative", "ppm"])
+@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")], ids=str)
+def test_tolerances_that_would_let_anything_pass_are_refused(name: str, value: float) -> None:
+    with pytest.raises(ConfigError, match="finite numbers of 0 or more"):
+        Tolerance(**{name: value})
+
+
+def test_a_list_of_digests_that_is_no_text_is_refused(bundle: Path) -> None:
+    (bundle / SUMS).write_bytes(b"\xff\xfe\x00" * 40)
+
+    with pytest.raises(ConfigError, match="line 1 is no digest"):
+        check_files(bundle)
+
+
+def test_numbers_that_are_none_leave_the_json_readable(bundle: Path) -> None:
+    weights = next((bundle / "models").glob("model.*t*"))
+    state = torch.load(weights, weights_only=True)
+    torch.save(
+        {name: each * float("nan") if each.is_floating_point() else each for name, each in state.items()}, weights
+    )
+
+    told = run(bundle, "--backend", "eager", "--json")
+
+    assert told.exit_code == 1
+    content = json.loads(told.stdout, parse_constant=lambda word: pytest.fail(word))
+    assert {each["found"] for each in content["bundles"][0]["outputs"]} <= {None}
+
+
+def test_shapes_that_are_not_square_and_sizes_that_do_not_fit(tmp_path: Path) -> None:
+    """A network of three halvings takes a quarter of 96 x 64, and none of 24 x 16."""
+    folder = tmp_path / "stock"
+    (folder / "configs").mkdir(parents=True)
+    (folder / "models").mkdir()
+    config, metadata = stock_config(3, 2), stock_metadata(3, 2)
+    config["network_def"] |= {"channels": [4, 8, 8, 8], "strides": [2, 2, 2]}
+    # no resizing: the network gets the picture as it was drawn
+    steps = config["preprocessing"]["transforms"]
+    config["preprocessing"]["transforms"] = [each for each in steps if each["_target_"] != "Resized"]
+    image = metadata["network_data_format"]["inputs"]["image"]
+    (folder / "configs" / "inference.json").write_text(json.dumps(config))
+    for shape in ([96, 64], [24, 16]):
+        image["spatial_shape"] = shape
+        (folder / "configs" / "metadata.json").write_text(json.dumps(metadata))
+        if shape == [96, 64]:
+            torch.save(shake(build_network(folder)).state_dict(), folder / "models" / "model.pt")
+            record(folder)
+            assert [tuple(each.shape[2:]) for each in read_stored_io(folder).inputs] == [(24, 16), (48, 32), (96, 64)]
+            assert [each.problem for each in verify_outputs(folder, ["eager"])] == [None] * 3
+        else:
+            with pytest.raises(ConfigError, match=r"cannot take \(1, 3, 6, 4\), a part of the declared shape"):
+                record(folder)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from msrf_monai import errors
 from msrf_monai.clinical.desks import open_desk, take_away
@@ -41,6 +41,7 @@ class _Identity(NamedTuple):
     name: str
     version: str
     model_digest: str
+    quality_limits: dict[str, Any]
 
 
 def worker_threads(settings: RunOptions, workplace: Workplace, count: int) -> int:
@@ -114,6 +115,11 @@ class WorkerPool(Closing):
     def model_digest(self) -> str:
         """See ``Predictor.model_digest``."""
         return self._known().model_digest
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What the run itself needs of the bundle's metadata: ``quality_limits``."""
+        return {"quality_limits": self._known().quality_limits}
 
     @property
     def workers(self) -> tuple[Worker, ...]:
@@ -196,7 +202,7 @@ class WorkerPool(Closing):
         return self._identity
 
     def _note_ready(self, worker: Worker, message: Message) -> None:
-        identity = _Identity(message["name"], message["version"], message["model_digest"])
+        identity = _Identity(*(message[name] for name in _Identity._fields))
         worker.is_ready = True
         self._failed_starts = 0
         if self._identity is None:

@@ -27,6 +27,7 @@ from msrf_monai.clinical.execution.stages import Stages
 from msrf_monai.clinical.inputs import PlannedInput
 from msrf_monai.clinical.ledger import Entry
 from msrf_monai.clinical.privacy import PrivateLogs, where
+from msrf_monai.clinical.quality import QualityLimits
 from msrf_monai.clinical.reading import Limits
 from msrf_monai.clinical.result_folder import ResultFolder
 from msrf_monai.errors import MsrfError
@@ -93,7 +94,8 @@ def _work(channel: Channel, setup: Message, privacy: PrivateLogs) -> None:
         worker=setup["worker"],
     )
     identity = {"name": predictor.name, "version": predictor.version, "model_digest": predictor.model_digest}
-    channel.send({"kind": "ready", **identity})
+    bounds = QualityLimits.from_metadata(predictor.metadata).as_metadata()
+    channel.send({"kind": "ready", **identity, "quality_limits": bounds})
     results = ResultFolder(Path(setup["results"]), setup["desk"])
     inputs = _Inputs(channel, settings.limits)
     opener = InputOpener(

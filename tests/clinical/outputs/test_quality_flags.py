@@ -152,6 +152,7 @@ def test_a_bundle_sets_bounds_of_its_own():
     assert limits == QualityLimits(many_components=2)
     assert "many_components" in flags_of(statistics_of(dots(3)), limits)
     assert QualityLimits.from_metadata({}) == QualityLimits()
+    assert QualityLimits.from_metadata({"quality_limits": {"traits": None, "area": None}}) == QualityLimits()
 
 
 def test_bounds_come_back_from_metadata_as_they_were_put_there():

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from msrf_monai.clinical import RunOptions, predict
+from msrf_monai.clinical.predictor_decision import dice_of_classes
 from msrf_monai.clinical.quality import TRAITS
 from msrf_monai.clinical.reading import open_case
 from msrf_monai.clinical.run_options import SOME_FAILED
@@ -177,3 +178,50 @@ def test_each_flag_of_a_bundles_own_bounds_is_raised_by_a_run(
     record = json.loads((tmp_path / "out" / entry.folder / "stats.json").read_text())
     assert flag in record["flags"]
     assert flag in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
+def test_classes_that_mirror_images_exchange_do_not_agree(stock: Callable[..., Tiny], pictures: Path) -> None:
+    """Four classes, of which none reaches a probability of a half, decided by the transform of this package."""
+
+    def deciding(config: dict[str, Any]) -> None:
+        config["postprocessing"]["transforms"][2] = {"_target_": "msrf_monai.transforms.DecideMaskd", "keys": "pred"}
+
+    def two_halves(batch: torch.Tensor, network: Any) -> torch.Tensor:
+        scores = torch.zeros(1, 4, *batch.shape[2:])
+        middle = batch.shape[2] // 2
+        scores[:, 1, :middle] = scores[:, 2, middle:] = 0.4
+        return scores
+
+    predictor = dataclasses.replace(stock(planes=4, change=deciding).predictor(check_flips=True), _inferer=two_halves)
+
+    found = predictor.predict(open_case(pictures / "colour.png"))
+
+    assert set(np.unique(found.mask)) == {1, 2}
+    assert found.flip_agreement == pytest.approx((0.0,), abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "dice"),
+    [
+        ([0, 0], [0, 0], 1.0),
+        ([1, 1], [0, 0], 0.0),
+        ([1, 1, 0], [1, 0, 0], 2 / 3),
+        ([1, 2, 0], [2, 1, 0], 0.0),
+        ([1, 2, 0], [1, 0, 0], 0.5),
+    ],
+    ids=["empty", "one-empty", "half", "exchanged", "one-of-two"],
+)
+def test_dice_of_classes(one: list[int], other: list[int], dice: float) -> None:
+    assert dice_of_classes(np.array(one), np.array(other)) == pytest.approx(dice)
+
+
+def test_a_run_is_not_resumed_under_other_bounds(stock: Callable[..., Tiny], pictures: Path, tmp_path: Path) -> None:
+    bundle = stock().bundle
+    metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
+    predict(bundle, pictures / "colour.png", tmp_path / "out", device="cpu")
+
+    metadata["quality_limits"] = {"low_confidence": 0.9}
+    (bundle / "configs" / "metadata.json").write_text(json.dumps(metadata))
+
+    with pytest.raises(ConfigError, match=r"quality_limits was \{\} and is"):
+        predict(bundle, pictures, tmp_path / "out", device="cpu", resume=True)
