@@ -19,7 +19,7 @@ __all__ = ["check_contents"]
 _PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg")
 _PLAIN = frozenset({".md", ".txt", ".csv", ".pdf", *_PICTURES})
 _WEIGHTS = frozenset({".pt", ".pth", ".ts", ".pt2", ".onnx", ".safetensors"})
-_BARE_NAMES = frozenset({"LICENSE", "LICENCE", "NOTICE", "README", "CITATION.cff", ".gitkeep"})
+_BARE_NAMES = frozenset({"LICENSE", "LICENCE", "NOTICE", "README", "CITATION.cff", "SHA256SUMS", ".gitkeep"})
 _LARGE_FILES = frozenset({"large_files.yml", "large_files.yaml"})
 
 

@@ -330,9 +330,9 @@ def _range(values: Sequence[float], share: float, margin: float, least_span: flo
     Where all values are one, as the size of prepared copies may be, it reaches from half to twice of it.
     """
     low, high = np.quantile(values, (share, 1 - share))
+    wider = margin * max(high - low, least_span)
     if min(values) == max(values):
         low, high = sorted((values[0] / 2, values[0] * 2))
-    wider = margin * max(high - low, least_span)
     return _down(low - wider), _up(high + wider)
 
 
