@@ -40,8 +40,8 @@ def main() -> None:
     samples_folder, report = Path(sys.argv[1]), Path(sys.argv[5])
     seed, first, count = (int(text) for text in sys.argv[2:5])
     samples = {path.name: path.read_bytes() for path in sorted(samples_folder.iterdir())}
-    for name, (place, _) in SLIDES.items():  # the process before this one may have died at a damaged one
-        (report / place).write_bytes(samples[name])
+    for name in SLIDES.keys() & samples.keys():  # the process before this one may have died at a damaged one
+        (report / SLIDES[name][0]).write_bytes(samples[name])
     for name, data in samples.items():  # loads every decoder before memory is counted
         open_all(report, name, data)
     used = _address_space()
