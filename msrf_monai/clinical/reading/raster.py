@@ -37,8 +37,10 @@ from msrf_monai.clinical.reading.limits import Limits
 from msrf_monai.clinical.reading.png import has_all_pixels, is_interlaced_png, is_upright_png
 from msrf_monai.clinical.reading.refusal import RefusalCode, RefusedInput
 from msrf_monai.clinical.reading.regular import digest_of, read_regular
+from msrf_monai.orientation import upright
+from msrf_monai.tiff import has_all_pieces, is_in_planes, stored_size
 
-__all__ = ["RasterPixels", "open_raster", "upright"]
+__all__ = ["RasterPixels", "open_raster"]
 
 _ORIENTATION, _BITS_PER_SAMPLE = 0x0112, 0x0102
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "PPM", "GIF", "WEBP")
@@ -103,7 +105,9 @@ class RasterPixels:
 
         with _refusing(data):
             if self._header.is_deep_colour:
-                rows = upright(_deep_colour(data), self._header.orientation)
+                rows = _deep_colour(data)
+                if self._header.format != "TIFF":  # which OpenCV turns whatever it is told
+                    rows = upright(rows, self._header.orientation)
             else:
                 rows = read_raster(data, "the picture", max_pixels=self._limits.frame_pixels).rows
         if rows.shape != self._header.shape:
@@ -167,24 +171,6 @@ def open_raster(
     return Case(digest, (path,), info, pixels)
 
 
-def upright(stored: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
-    """Turn a stored picture as its EXIF orientation says.
-
-    Args:
-        stored: ``(H, W, …)``.
-        orientation: 1 to 8.
-
-    Returns:
-        The upright picture, contiguous; for 5 to 8 rows and columns have changed places.
-    """
-    turned = np.swapaxes(stored, 0, 1) if orientation >= 5 else stored
-    if orientation in (3, 4, 7, 8):
-        turned = turned[::-1]
-    if orientation in (2, 3, 6, 7):
-        turned = turned[:, ::-1]
-    return np.ascontiguousarray(turned)
-
-
 def _may_lack_rows(rows: npt.NDArray[Any], header: _Header, data: bytes) -> bool:
     """Tell whether the last row is as Pillow leaves those that a file does not have: 0, or a palette's first colour.
 
@@ -226,8 +212,12 @@ def _is_cut(data: bytes) -> bool:
 
 def _read_header(data: bytes, limits: Limits) -> _Header:
     with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-        columns, rows = image.size
+        rows, columns = stored_size(image)
         limits.check_size(rows, columns)
+        if not has_all_pieces(image):
+            raise RefusedInput(
+                RefusalCode.TRUNCATED, "rows of the picture are not in the file; copy or export the file again"
+            )
         # a telephone's MPO file is a JPEG with further views behind it: the first one is the picture
         if image.format not in ("JPEG", "MPO") and _has_second_page(image):
             raise RefusedInput(
@@ -236,6 +226,11 @@ def _read_header(data: bytes, limits: Limits) -> _Header:
     with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
         tags = getattr(image, "tag_v2", None) or {}
         is_deep = data[24] == 16 if image.format == "PNG" else 16 in tuple(tags.get(_BITS_PER_SAMPLE, ()))
+        is_deep_colour = is_deep and image.mode in ("RGB", "RGBA")
+        if is_deep_colour and is_in_planes(image):
+            raise RefusedInput(
+                RefusalCode.UNSUPPORTED, "16-bit colour stored plane by plane cannot be read; save it interleaved"
+            )
         # Pillow decodes a PNG down to its end to look for an orientation there
         is_upright = image.format == "PNG" and is_upright_png(data)
         orientation = 1 if is_upright else image.getexif().get(_ORIENTATION, 1)
@@ -243,7 +238,7 @@ def _read_header(data: bytes, limits: Limits) -> _Header:
             str(image.format),
             image.mode,
             orientation if orientation in range(1, 9) else 1,
-            is_deep and image.mode in ("RGB", "RGBA"),
+            is_deep_colour,
             image.mode in ("RGBA", "PA", "LA", "La") or "transparency" in image.info,
             (rows, columns),
         )
