@@ -60,7 +60,7 @@ def test_only_a_few_frames_of_a_clip_are_in_memory_at_a_time(tmp_path: Path, qui
 def test_files_of_finished_clips_do_not_stay_in_memory(tmp_path: Path, quick_disk: None) -> None:
     """Their headers are parsed again for writing, with the pixels, and the plan must not hold them."""
     (tmp_path / "in").mkdir()
-    for number in range(8):
+    for number in range(16):
         dataset = image_dataset(np.full((5, 300, 400), number, np.uint8))
         dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"2.25.{number + 1}"
         (tmp_path / "in" / f"{number}.dcm").write_bytes(as_bytes(dataset))
@@ -79,8 +79,8 @@ def test_files_of_finished_clips_do_not_stay_in_memory(tmp_path: Path, quick_dis
     finally:
         tracemalloc.stop()
 
-    # a clip is 0.6 MB: were they kept, four more would be 2.4
-    assert max(peaks[4:]) - max(peaks[:4]) < 1_000_000
+    # a clip is 0.6 MB: were they kept, eight more would be 4.8; a few wait for a busy disk at any one time
+    assert min(peaks[8:]) - min(peaks[:8]) < 2_400_000
 
 
 def test_memory_does_not_grow_with_the_number_of_inputs(tmp_path: Path, quick_disk: None) -> None:
