@@ -19,6 +19,7 @@ from msrf_monai.clinical.display import Display
 from msrf_monai.clinical.prediction import Prediction
 from msrf_monai.clinical.writing import (
     DicomSource,
+    Flags,
     Identity,
     Segment,
     areas,
@@ -120,6 +121,7 @@ def dicom_artefacts(
     identity: Identity,
     kinds: Collection[str],
     viewer_geometry: bool,
+    flags: Flags | None = None,
 ) -> Iterator[Artefact]:
     """Make the DICOM objects of an input that came as DICOM.
 
@@ -131,6 +133,7 @@ def dicom_artefacts(
         kinds: those of ``seg``, ``labelmap``, ``fractional``, ``sr``, ``pr`` and ``overlay-sc`` that are wanted;
             others are passed over. ``sr`` needs ``seg``.
         viewer_geometry: see ``build_segmentation``.
+        flags: see ``build_report``.
 
     Yields:
         Each file.
@@ -148,7 +151,7 @@ def dicom_artefacts(
         yield _segmentation("seg", seg, source, stored_planes(source, mask, segments))
         if "sr" in kinds:
             numbers = reported_areas(areas(source, mask, segments)[0])
-            report = build_report(source, seg, mask, segments, identity)
+            report = build_report(source, seg, mask, segments, identity, flags)
             yield Artefact(("sr",), "sr.dcm", encode(report), partial(check_numbers, expected=numbers))
     if "labelmap" in kinds:
         labels = build_segmentation(source, mask, segments, identity, kind="labelmap", viewer_geometry=viewer_geometry)

@@ -13,11 +13,11 @@ from typing import Any
 from msrf_monai.clinical.artefacts import Artefact, dicom_artefacts, grid_artefacts, mask_values
 from msrf_monai.clinical.case import Case, ImageInfo
 from msrf_monai.clinical.prediction import Prediction
-from msrf_monai.clinical.quality import QualityLimits
+from msrf_monai.clinical.quality import QualityLimits, flags_of, frame_flags
 from msrf_monai.clinical.statistics import CaseStatistics, measure
 from msrf_monai.clinical.statistics_record import statistics_record
 from msrf_monai.clinical.thumbnail import draw_thumbnail
-from msrf_monai.clinical.writing import Identity, Producer, Segment, write_verified
+from msrf_monai.clinical.writing import Flags, Identity, Producer, Segment, write_verified
 from msrf_monai.clinical.writing.segments import check_segments
 from msrf_monai.errors import ConfigError, MsrfError, StorageError
 
@@ -161,11 +161,12 @@ def write_outputs(
     plan = plan_outputs(case.info, options, probabilities=prediction.probabilities is not None)
     make = Identity.repeatable if options.repeatable_uids else Identity.fresh
     kinds = tuple(kind for kind in plan.kinds if kind != "stats")
+    flags: Flags = frame_flags(statistics, options.quality) | {None: flags_of(statistics, options.quality)}
     written: list[OutputFile] = []
     try:
         for artefact in itertools.chain(
             grid_artefacts(case, prediction, segments, kinds),
-            dicom_artefacts(case, prediction, segments, make(predictor_identity), kinds, options.seg2d_geometry),
+            dicom_artefacts(case, prediction, segments, make(predictor_identity), kinds, options.seg2d_geometry, flags),
             [draw_thumbnail(case, prediction, segments)] if options.thumbnail else [],
         ):
             written += _keep(folder, artefact)

@@ -14,7 +14,7 @@ from msrf_monai.clinical.writing.masks import (
     encode_nifti,
     encode_png_mask,
 )
-from msrf_monai.clinical.writing.measurements import areas, build_report, reported_areas
+from msrf_monai.clinical.writing.measurements import Flags, areas, build_report, reported_areas
 from msrf_monai.clinical.writing.presentation import build_presentation
 from msrf_monai.clinical.writing.segmentation import SegmentationKind, build_segmentation, stored_planes
 from msrf_monai.clinical.writing.segments import Code, Segment, segments_from_metadata
@@ -32,6 +32,7 @@ from msrf_monai.clinical.writing.verify import (
 __all__ = [
     "Code",
     "DicomSource",
+    "Flags",
     "Identity",
     "Producer",
     "Segment",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,14 @@ from msrf_monai.clinical.writing.verify import frame_of
 from msrf_monai.errors import InputError
 from msrf_monai.optional import require
 
-__all__ = ["areas", "build_report", "reported_areas"]
+__all__ = ["Flags", "areas", "build_report", "reported_areas"]
+
+Flags = Mapping[int | None, Sequence[str]]
+"""Quality flags of frames (from 0), and under None those of the whole case."""
+
+OWN_SCHEME = "99MSRF"
+"""Of codes that are ours: DICOM has none for these flags."""
+QUALITY_FLAG = DicomCode("quality_flag", OWN_SCHEME, "Quality flag")
 
 AREA = DicomCode("42798000", "SCT", "Area")
 PIXELS = DicomCode("{pixels}", "UCUM", "pixels")
@@ -64,12 +71,18 @@ def reported_areas(values: npt.NDArray[Any]) -> list[float]:
 
 
 def build_report(
-    source: DicomSource, seg: Dataset, mask: npt.NDArray[Any], segments: Sequence[Segment], identity: Identity
+    source: DicomSource,
+    seg: Dataset,
+    mask: npt.NDArray[Any],
+    segments: Sequence[Segment],
+    identity: Identity,
+    flags: Flags | None = None,
 ) -> Dataset:
     """Build a structured report of the areas in a mask.
 
     Each segment has one measurement group for each frame in which it was found, with a reference to the frame of the
-    segmentation; a segment found nowhere has one group that says so with the area 0.
+    segmentation; a segment found nowhere has one group that says so with the area 0. A group carries the quality flags
+    of its frame, and the group of a segment found nowhere those of the whole case, as qualitative evaluations.
 
     Args:
         source: what was predicted.
@@ -77,6 +90,7 @@ def build_report(
         mask: the mask in it.
         segments: one for each class.
         identity: who made it, and its UIDs.
+        flags: names of quality flags, of at most 16 characters each; default none.
 
     Returns:
         The object, complete but not yet written.
@@ -89,9 +103,11 @@ def build_report(
     if seg.get("SegmentationType") != "BINARY" or not str(seg.SOPInstanceUID):
         raise InputError("a report refers to a binary segmentation, whose frames each show one segment")
     values, unit = areas(source, mask, segments)
-    arguments = common_arguments("sr", source, identity, digest_of(values) + str(seg.SOPInstanceUID))
+    flags = flags or {}
+    told = "".join(f" {frame}: {' '.join(names)}" for frame, names in flags.items() if names)
+    arguments = common_arguments("sr", source, identity, digest_of(values) + str(seg.SOPInstanceUID) + told)
     with guarded("build the report"):
-        groups = list(_groups(highdicom, source, seg, segments, identity, values, unit))
+        groups = list(_groups(highdicom, source, seg, segments, identity, values, unit, flags))
         report = highdicom.sr.MeasurementReport(
             observation_context=_observer(highdicom, identity),
             procedure_reported=IMAGING_PROCEDURE,
@@ -118,6 +134,7 @@ def _groups(
     identity: Identity,
     values: npt.NDArray[Any],
     unit: str,
+    flags: Flags,
 ) -> Iterator[Any]:
     frames = _frames_of(seg, source)
     for segment in segments:
@@ -126,12 +143,16 @@ def _groups(
         for frame in found:
             common = _common(highdicom, segment, identity, source, float(column[frame]), unit, frame)
             yield highdicom.sr.PlanarROIMeasurementsAndQualitativeEvaluations(
-                referenced_segment=_segment_frame(highdicom, source, seg, frames, segment.number, frame), **common
+                referenced_segment=_segment_frame(highdicom, source, seg, frames, segment.number, frame),
+                qualitative_evaluations=_evaluations(highdicom, flags.get(frame, ())),
+                **common,
             )
         if not found:
             common = _common(highdicom, segment, identity, source, 0.0, unit, None)
             yield highdicom.sr.MeasurementsAndQualitativeEvaluations(
-                source_images=_sources(highdicom, source), **common
+                source_images=_sources(highdicom, source),
+                qualitative_evaluations=_evaluations(highdicom, flags.get(None, ())),
+                **common,
             )
 
 
@@ -160,6 +181,13 @@ def _common(
         "finding_sites": sites,
         "measurements": [highdicom.sr.Measurement(name=AREA, value=value, unit=named, algorithm_id=algorithm)],
     }
+
+
+def _evaluations(highdicom: Any, flags: Sequence[str]) -> list[Any] | None:
+    return [
+        highdicom.sr.QualitativeEvaluation(QUALITY_FLAG, DicomCode(flag, OWN_SCHEME, flag.replace("_", " ")))
+        for flag in flags
+    ] or None
 
 
 def _segment_frame(

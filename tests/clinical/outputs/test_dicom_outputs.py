@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pydicom
 import pytest
 
 from msrf_monai.clinical.outputs import OUTPUTS, OutputOptions, write_outputs
+from msrf_monai.clinical.quality import QualityLimits
 from msrf_monai.clinical.reading import open_case, open_folder
 from msrf_monai.errors import InputError
 from support.clinical_cases import prediction_of
@@ -163,3 +166,20 @@ def test_areas_of_a_report_are_those_of_the_statistics(tmp_path):
     found = list(numbers(pydicom.dcmread(tmp_path / "out" / "sr.dcm")))
     counts = [np.count_nonzero(mask[frame] == number) for number in (1, 2) for frame in range(3)]
     np.testing.assert_allclose(found, np.array(counts) * 0.5 * 0.25)
+
+
+@pytest.mark.parametrize("source", ["photo", "clip", "slices"])
+def test_the_report_carries_the_flags_of_each_frame(tmp_path, source):
+    case = opened(source, tmp_path / "in")
+
+    mask, _ = write(case, tmp_path / "out", quality=QualityLimits(low_confidence=1.0, touches_border=0.0))
+
+    record = json.loads((tmp_path / "out" / "stats.json").read_text())
+    content = highdicom.sr.srread(tmp_path / "out" / "sr.dcm").content
+    told = [
+        [each.value.value for each in group.get_qualitative_evaluations()]
+        for group in content.get_planar_roi_measurement_groups()
+    ]
+    found = [frame + 1 for number in (1, 2) for frame in range(len(mask)) if (mask[frame] == number).any()]
+    assert record["flags"]
+    assert told == [record["flagged_frames"].get(str(frame), []) for frame in found]

@@ -29,10 +29,10 @@ SEGMENTS = (POLYP, VESSEL)
 SAMPLES = ("cxr_dx_mono1", "derm_photo", "fundus_op8", "us_rgb", "us_multiframe_rgb", "ct_series", "mr_oblique")
 
 
-def report_of(source: DicomSource, mask: np.ndarray):
+def report_of(source: DicomSource, mask: np.ndarray, flags=None):
     identity = Identity.repeatable(PRODUCER)
     seg = build_segmentation(source, mask, SEGMENTS, identity)
-    return build_report(source, seg, mask, SEGMENTS, identity)
+    return build_report(source, seg, mask, SEGMENTS, identity, flags)
 
 
 @pytest.mark.realdata
@@ -43,7 +43,8 @@ def test_validators_accept_the_report_and_read_its_areas(data_root, tmp_path, na
     source = DicomSource.of_headers([pydicom.dcmread(path, stop_before_pixels=True) for path in paths])
     mask = blobs(source.frames, source.rows, source.columns)
     path = tmp_path / "sr.dcm"
-    path.write_bytes(encode(report_of(source, mask)))
+    flags = dict.fromkeys(range(source.frames), ("low_confidence", "unlike_training"))
+    path.write_bytes(encode(report_of(source, mask, {**flags, None: ("empty_mask",)})))
     counted = [float((frame == 1).sum()) for frame in mask if frame.any()]
     size = {"derm_photo": 0.02**2, "us_rgb": 0.01, "us_multiframe_rgb": 0.01, "ct_series": 0.49, "mr_oblique": 0.25}
 
@@ -56,6 +57,8 @@ def test_validators_accept_the_report_and_read_its_areas(data_root, tmp_path, na
     assert {item["units"]["CodeValue"] for item in items} == {"mm2" if name in size else "{pixels}"}
     assert [float(item["value"]) for item in items] == pytest.approx([n * size.get(name, 1) for n in counted] + [0.0])
     assert [group["Finding"]["CodeMeaning"] for group in groups] == ["Polyp of colon"] * len(counted) + ["Blood vessel"]
+    told = [[each["conceptValue"]["CodeValue"] for each in group["qualitativeEvaluations"]] for group in groups]
+    assert told == [["low_confidence", "unlike_training"]] * len(counted) + [["empty_mask"]]
 
 
 @pytest.mark.parametrize("headers", [[photo()], [clip()], slices()], ids=["image", "clip", "slices"])
@@ -94,6 +97,25 @@ def test_same_input_gives_the_same_report_and_its_numbers_come_back():
 
     assert first == second
     check_numbers(first, reported_areas(areas(source, mask, SEGMENTS)[0]))
+
+
+def test_each_group_carries_the_flags_of_its_frame_and_another_flag_makes_another_report():
+    source, mask = DicomSource.of_headers(slices()), blobs(4, 13, 21)
+    marked = [int(frame) for frame in np.flatnonzero(mask.any(axis=(1, 2)))]
+    flags = {marked[0]: ("touches_border", "unusual_area"), None: ("touches_border", "unusual_area")}
+
+    report = report_of(source, mask, flags)
+
+    content = highdicom.sr.Comprehensive3DSR.from_dataset(pydicom.dcmread(io.BytesIO(encode(report)))).content
+    planar = [
+        [(each.name.value, each.value.value, each.value.meaning) for each in group.get_qualitative_evaluations()]
+        for group in content.get_planar_roi_measurement_groups()
+    ]
+    border, area = (("quality_flag", name, name.replace("_", " ")) for name in ("touches_border", "unusual_area"))
+    assert planar == [[border, area]] + [[]] * (len(marked) - 1)
+    (nowhere,) = content.get_image_measurement_groups()
+    assert len(nowhere.get_qualitative_evaluations()) == 2
+    assert report.SOPInstanceUID != report_of(source, mask).SOPInstanceUID
 
 
 @pytest.mark.parametrize("numbers", [[], [1.0, 0.0], [24.0, 0.5]])
