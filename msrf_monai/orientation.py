@@ -15,11 +15,13 @@ def upright(stored: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
 
     Args:
         stored: ``(H, W, …)``.
-        orientation: 1 to 8.
+        orientation: 1 to 8; anything else counts as 1, upright already.
 
     Returns:
         The upright picture, contiguous; for 5 to 8 rows and columns have changed places.
     """
+    if orientation not in range(1, 9):
+        orientation = 1
     turned = np.swapaxes(stored, 0, 1) if orientation >= 5 else stored
     if orientation in (3, 4, 7, 8):
         turned = turned[::-1]

@@ -1,19 +1,23 @@
-"""What a TIFF file's tags say of its pieces, which decoders do not hold against the size of the picture.
+"""What a TIFF file's tags say of its pixels, which decoders do not hold against the picture, or read wrongly.
 
 Pillow leaves rows black for which an uncompressed file has no strip or tile, and OpenCV fills them with whatever lay in
-memory; OpenCV also gives wrong pixels for 16-bit colour that is stored plane by plane. Tags as in TIFF 6.0.
+memory. Both give other pixels than are stored for 16 bits plane by plane, and Pillow swaps the bytes of compressed
+32-bit numbers of big-endian files. Tags as in TIFF 6.0.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from PIL import Image
 
-__all__ = ["has_all_pieces", "is_in_planes", "stored_size"]
+__all__ = ["has_all_pieces", "is_turned_by_opencv", "stored_size", "why_unreadable"]
 
-_WIDTH, _HEIGHT, _SAMPLES, _ROWS_OF_STRIP, _PLANAR = 256, 257, 277, 278, 284
-_STRIPS, _TILE_WIDTH, _TILE_HEIGHT, _TILES = 273, 322, 323, 324
+_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _ORIENTATION = 256, 257, 258, 259, 274
+_STRIPS, _SAMPLES, _ROWS_OF_STRIP, _PLANAR = 273, 277, 278, 284
+_TILE_WIDTH, _TILE_HEIGHT, _TILES = 322, 323, 324
+_PLAIN, _OLD_JPEG = 1, 6
 
 
 def has_all_pieces(image: Image.Image) -> bool:
@@ -26,15 +30,41 @@ def has_all_pieces(image: Image.Image) -> bool:
         KeyError, TypeError, ValueError: when the tags give no size of the picture or of its pieces.
     """
     tags = _tags(image)
-    if _TILES in tags:
-        given = len(tags[_TILES])
-        needed = _pieces(tags[_HEIGHT], tags[_TILE_HEIGHT]) * _pieces(tags[_WIDTH], tags[_TILE_WIDTH])
-    elif _STRIPS in tags:
+    if tags.get(_COMPRESSION) == _OLD_JPEG:
+        return True  # one stream, whatever the tags say; its decoder finds out by itself
+    if _STRIPS in tags:
         given = len(tags[_STRIPS])
         needed = _pieces(tags[_HEIGHT], tags.get(_ROWS_OF_STRIP, tags[_HEIGHT]))
+    elif _TILES in tags:
+        given = len(tags[_TILES])
+        needed = _pieces(tags[_HEIGHT], tags[_TILE_HEIGHT]) * _pieces(tags[_WIDTH], tags[_TILE_WIDTH])
     else:
         return True
-    return bool(given >= needed * (tags.get(_SAMPLES, 1) if is_in_planes(image) else 1))
+    return bool(given >= needed * (tags[_SAMPLES] if _is_in_planes(tags) else 1))
+
+
+def why_unreadable(image: Image.Image) -> str:
+    """Return why the pixels of a whole TIFF would be read wrongly, and what to do, or nothing when they are not.
+
+    Args:
+        image: as Pillow opened it; of other formats than TIFF nothing is said.
+    """
+    tags = _tags(image)
+    if _is_in_planes(tags) and 16 in tags.get(_BITS, ()):
+        return "16 bits stored plane by plane cannot be read; save it interleaved"
+    is_big = bool(tags) and image.tag_v2.prefix == b"MM"  # type: ignore[attr-defined]
+    if is_big and image.mode in ("I", "F") and tags.get(_COMPRESSION, _PLAIN) != _PLAIN:
+        return "compressed big-endian numbers of this kind cannot be read; save it little-endian or uncompressed"
+    return ""
+
+
+def is_turned_by_opencv(image: Image.Image) -> bool:
+    """Tell whether OpenCV turns the picture upright though told not to, as it does by the tag of a TIFF alone.
+
+    Args:
+        image: as Pillow opened it; nothing of it has been decoded yet, for that takes the tag away.
+    """
+    return _tags(image).get(_ORIENTATION) in range(1, 9)
 
 
 def stored_size(image: Image.Image) -> tuple[int, int]:
@@ -47,17 +77,12 @@ def stored_size(image: Image.Image) -> tuple[int, int]:
     return (int(tags[_HEIGHT]), int(tags[_WIDTH])) if tags else (image.height, image.width)
 
 
-def is_in_planes(image: Image.Image) -> bool:
-    """Tell whether a TIFF stores its colours one after the other instead of pixel by pixel.
-
-    Args:
-        image: as Pillow opened it; for other formats than TIFF the answer is no.
-    """
-    return bool(_tags(image).get(_PLANAR) == 2)
+def _tags(image: Image.Image) -> Mapping[int, Any]:
+    return image.tag_v2 if image.format == "TIFF" else {}  # type: ignore[attr-defined]
 
 
-def _tags(image: Image.Image) -> dict[int, Any]:
-    return dict(image.tag_v2) if image.format == "TIFF" else {}  # type: ignore[attr-defined]
+def _is_in_planes(tags: Mapping[int, Any]) -> bool:
+    return bool(tags.get(_PLANAR) == 2 and tags.get(_SAMPLES, 1) > 1)
 
 
 def _pieces(length: int, of: int) -> int:

@@ -18,7 +18,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from msrf_monai.errors import DataError
 from msrf_monai.orientation import upright
-from msrf_monai.tiff import has_all_pieces, is_in_planes
+from msrf_monai.tiff import has_all_pieces, is_turned_by_opencv, why_unreadable
 from msrf_monai.transforms.picture import Picture
 
 __all__ = ["DEFAULT_MAX_PIXELS", "Palette", "read_raster"]
@@ -80,7 +80,7 @@ def read_raster(
     """
     try:
         with Image.open(io.BytesIO(data)) as image:
-            _check(image, data, name, max_pixels)
+            _check(image, name, max_pixels)
             return _decode(image, data, palette)
     except DataError:
         raise
@@ -94,7 +94,7 @@ def read_raster(
         raise DataError(f"{name} is cut short or damaged ({error}); copy or export the file again") from error
 
 
-def _check(image: Image.Image, data: bytes, name: str, max_pixels: int) -> None:
+def _check(image: Image.Image, name: str, max_pixels: int) -> None:
     width, height = image.size
     if width * height == 0:
         raise DataError(f"{name} has no pixels: its size is {width} x {height}")
@@ -111,8 +111,9 @@ def _check(image: Image.Image, data: bytes, name: str, max_pixels: int) -> None:
         )
     if not has_all_pieces(image):
         raise DataError(f"{name} is cut short: rows of its picture are not in the file; copy or export the file again")
-    if image.mode == "RGB" and _is_deep(image, data) and is_in_planes(image):
-        raise DataError(f"{name} stores 16-bit colour plane by plane, which cannot be read; save it interleaved")
+    unreadable = why_unreadable(image)
+    if unreadable:
+        raise DataError(f"{name}: {unreadable}")
 
 
 def _decode(image: Image.Image, data: bytes, palette: Palette) -> Picture:
@@ -121,12 +122,13 @@ def _decode(image: Image.Image, data: bytes, palette: Palette) -> Picture:
     rows = _decode_fast(image, data)
     if rows is not None:
         return Picture(rows, 255.0, is_lossy)
+    is_deep = image.mode == "RGB" and _is_deep(image, data)
+    left_to_turn = image.getexif().get(_ORIENTATION, 1) if is_deep and not is_turned_by_opencv(image) else 1
     image.load()
-    if image.mode == "RGB" and _is_deep(image, data):
+    if is_deep:
         deep = _imdecode(data, cv2.IMREAD_ANYDEPTH, is_grey=False)
         if deep is not None and deep.dtype == np.uint16:
-            # OpenCV turns TIFF files whatever it is told, and others not
-            return Picture(deep if kind == "TIFF" else upright(deep, image.getexif().get(_ORIENTATION, 1)), 65535.0)
+            return Picture(upright(deep, left_to_turn), 65535.0)
     image = ImageOps.exif_transpose(image)
     mode = image.mode
     if mode == "P" and palette == "index":

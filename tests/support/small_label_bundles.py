@@ -47,7 +47,7 @@ def small_bundle(bundle: Bundle, folder: Path, training: dict[str, Any] | None =
     shutil.copytree(bundle.folder, root, ignore=shutil.ignore_patterns("model.*", "data", "eval", "docs"))
     (root / "large_files.yml").unlink(missing_ok=True)
     for name, overrides in (
-        ("inference.json", bundle.network),
+        ("inference.json", {**bundle.network, "threshold": 0.5}),  # the one that is stored belongs to trained weights
         ("train.json", {**bundle.network, **bundle.training, **(training or {})}),
     ):
         parser = ConfigParser()

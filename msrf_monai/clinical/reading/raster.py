@@ -38,7 +38,7 @@ from msrf_monai.clinical.reading.png import has_all_pixels, is_interlaced_png, i
 from msrf_monai.clinical.reading.refusal import RefusalCode, RefusedInput
 from msrf_monai.clinical.reading.regular import digest_of, read_regular
 from msrf_monai.orientation import upright
-from msrf_monai.tiff import has_all_pieces, is_in_planes, stored_size
+from msrf_monai.tiff import has_all_pieces, is_turned_by_opencv, stored_size, why_unreadable
 
 __all__ = ["RasterPixels", "open_raster"]
 
@@ -54,6 +54,7 @@ class _Header:
     format: str
     mode: str
     orientation: int
+    is_turned_by_opencv: bool
     is_deep_colour: bool
     is_clear: bool
     """Parts of the picture may be transparent."""
@@ -106,7 +107,7 @@ class RasterPixels:
         with _refusing(data):
             if self._header.is_deep_colour:
                 rows = _deep_colour(data)
-                if self._header.format != "TIFF":  # which OpenCV turns whatever it is told
+                if not self._header.is_turned_by_opencv:
                     rows = upright(rows, self._header.orientation)
             else:
                 rows = read_raster(data, "the picture", max_pixels=self._limits.frame_pixels).rows
@@ -218,6 +219,9 @@ def _read_header(data: bytes, limits: Limits) -> _Header:
             raise RefusedInput(
                 RefusalCode.TRUNCATED, "rows of the picture are not in the file; copy or export the file again"
             )
+        unreadable = why_unreadable(image)
+        if unreadable:
+            raise RefusedInput(RefusalCode.UNSUPPORTED, unreadable)
         # a telephone's MPO file is a JPEG with further views behind it: the first one is the picture
         if image.format not in ("JPEG", "MPO") and _has_second_page(image):
             raise RefusedInput(
@@ -227,10 +231,6 @@ def _read_header(data: bytes, limits: Limits) -> _Header:
         tags = getattr(image, "tag_v2", None) or {}
         is_deep = data[24] == 16 if image.format == "PNG" else 16 in tuple(tags.get(_BITS_PER_SAMPLE, ()))
         is_deep_colour = is_deep and image.mode in ("RGB", "RGBA")
-        if is_deep_colour and is_in_planes(image):
-            raise RefusedInput(
-                RefusalCode.UNSUPPORTED, "16-bit colour stored plane by plane cannot be read; save it interleaved"
-            )
         # Pillow decodes a PNG down to its end to look for an orientation there
         is_upright = image.format == "PNG" and is_upright_png(data)
         orientation = 1 if is_upright else image.getexif().get(_ORIENTATION, 1)
@@ -238,6 +238,7 @@ def _read_header(data: bytes, limits: Limits) -> _Header:
             str(image.format),
             image.mode,
             orientation if orientation in range(1, 9) else 1,
+            is_turned_by_opencv(image),
             is_deep_colour,
             image.mode in ("RGBA", "PA", "LA", "La") or "transparency" in image.info,
             (rows, columns),

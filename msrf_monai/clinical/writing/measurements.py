@@ -104,7 +104,7 @@ def build_report(
         raise InputError("a report refers to a binary segmentation, whose frames each show one segment")
     values, unit = areas(source, mask, segments)
     flags = flags or {}
-    told = "".join(f" {frame}: {' '.join(names)}" for frame, names in flags.items() if names)
+    told = "".join(f" {frame}: {' '.join(flags[frame])}" for frame in _flagged(values) if flags.get(frame))
     arguments = common_arguments("sr", source, identity, digest_of(values) + str(seg.SOPInstanceUID) + told)
     with guarded("build the report"):
         groups = list(_groups(highdicom, source, seg, segments, identity, values, unit, flags))
@@ -181,6 +181,12 @@ def _common(
         "finding_sites": sites,
         "measurements": [highdicom.sr.Measurement(name=AREA, value=value, unit=named, algorithm_id=algorithm)],
     }
+
+
+def _flagged(values: npt.NDArray[Any]) -> list[int | None]:
+    """Return what has a group that can carry flags: frames in order, and None for a segment found nowhere."""
+    frames: list[int | None] = [int(frame) for frame in np.flatnonzero(values.any(axis=1))]
+    return frames if values.any(axis=0).all() else [*frames, None]
 
 
 def _evaluations(highdicom: Any, flags: Sequence[str]) -> list[Any] | None:

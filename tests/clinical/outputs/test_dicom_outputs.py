@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pydicom
@@ -168,18 +169,33 @@ def test_areas_of_a_report_are_those_of_the_statistics(tmp_path):
     np.testing.assert_allclose(found, np.array(counts) * 0.5 * 0.25)
 
 
+@pytest.mark.parametrize("is_all_found", [True, False])
 @pytest.mark.parametrize("source", ["photo", "clip", "slices"])
-def test_the_report_carries_the_flags_of_each_frame(tmp_path, source):
+def test_the_report_carries_the_flags_of_each_frame(tmp_path, source, is_all_found):
     case = opened(source, tmp_path / "in")
+    mask = blobs(case.info.frames, case.info.rows, case.info.columns, 2 if is_all_found else 1)
+    # every other frame is unsure, and the first touches the border too
+    confidence = tuple(0.5 if frame % 2 else 0.9 for frame in range(len(mask)))
+    mask[0, 0] = 1
+    (tmp_path / "out").mkdir()
 
-    mask, _ = write(case, tmp_path / "out", quality=QualityLimits(low_confidence=1.0, touches_border=0.0))
+    write_outputs(
+        case,
+        replace(prediction_of(mask, classes=2), confidence=confidence),
+        folder=tmp_path / "out",
+        predictor_identity=PRODUCER,
+        segments=(POLYP, VESSEL),
+        options=OutputOptions(("sr", "stats"), quality=QualityLimits(touches_border=0.05)),
+    )
+
+    def told(groups):
+        return [[each.value.value for each in group.get_qualitative_evaluations()] for group in groups]
 
     record = json.loads((tmp_path / "out" / "stats.json").read_text())
     content = highdicom.sr.srread(tmp_path / "out" / "sr.dcm").content
-    told = [
-        [each.value.value for each in group.get_qualitative_evaluations()]
-        for group in content.get_planar_roi_measurement_groups()
-    ]
     found = [frame + 1 for number in (1, 2) for frame in range(len(mask)) if (mask[frame] == number).any()]
-    assert record["flags"]
-    assert told == [record["flagged_frames"].get(str(frame), []) for frame in found]
+    flags = [record["flagged_frames"].get(str(frame), []) for frame in found]
+    assert flags[0] == ["touches_border"]
+    assert len(mask) == 1 or ["low_confidence"] in flags
+    assert told(content.get_planar_roi_measurement_groups()) == flags
+    assert told(content.get_image_measurement_groups()) == ([] if is_all_found else [record["flags"]])

@@ -116,6 +116,9 @@ def test_each_group_carries_the_flags_of_its_frame_and_another_flag_makes_anothe
     (nowhere,) = content.get_image_measurement_groups()
     assert len(nowhere.get_qualitative_evaluations()) == 2
     assert report.SOPInstanceUID != report_of(source, mask).SOPInstanceUID
+    empty = next(frame for frame in range(len(mask)) if frame not in marked)
+    unseen = report_of(source, mask, {empty: ("low_confidence",), **dict(reversed(flags.items()))})
+    assert unseen.SOPInstanceUID == report.SOPInstanceUID  # the same content
 
 
 @pytest.mark.parametrize("numbers", [[], [1.0, 0.0], [24.0, 0.5]])
