@@ -24,7 +24,7 @@ from msrf_monai.data import synthesize_dataset
 from msrf_monai.engines import load_weights
 from support.bundle_runs import HIGMIS, IMFF, MSRF, SSR, Bundle
 from support.documented_commands import Command, DocumentError, documented, run_command
-from support.drawn_downloads import SIZE, draw_breasts, draw_children, draw_heads, draw_pairs, draw_trunks
+from support.drawn_downloads import SIZE, draw_breasts, draw_children, draw_heads, draw_pairs, draw_split, draw_trunks
 from support.promised_outputs import missing, promised
 from support.warm_programs import cold_path, warm_path
 
@@ -81,6 +81,7 @@ def _lay_msrf(root: Path) -> None:
 
 def _lay_ssr(root: Path) -> None:
     draw_pairs(root / "downloads" / "ISIC2018", 30)
+    draw_split(root / "downloads" / "ISIC2017", 12, "official_2017_subset")
     _draw(root / "data", "lesion", "mine", "busi")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import nibabel
@@ -21,6 +22,14 @@ def draw_pairs(folder: Path, count: int) -> None:
         case = synthesize_case("lesion", number, SIZE)
         _save(case.image, folder / "images" / f"p{number:02d}.jpg")
         _save(_white(case.mask), folder / "masks" / f"p{number:02d}.png")
+
+
+def draw_split(folder: Path, count: int, name: str) -> None:
+    """The same with a splits.json, as the copies come that the shipped weights were trained on."""
+    draw_pairs(folder, count)
+    names = [f"p{number:02d}" for number in range(count)]
+    parts = {"train": names[: count // 2], "val": names[count // 2 : -count // 4], "test": names[-count // 4 :]}
+    (folder / "splits.json").write_text(json.dumps({name: parts}))
 
 
 def draw_breasts(folder: Path, count: int) -> None:
