@@ -76,6 +76,7 @@ def _draw(folder: Path, kind: str, *names: str) -> None:
 
 def _lay_msrf(root: Path) -> None:
     draw_pairs(root / "downloads" / "Kvasir-SEG", 30)
+    draw_split(root / "downloads" / "Kvasir-SEG-400", 12, "random_80_10_10")
     _draw(root / "data", "lesion", "mine", "dsb2018")
 
 
