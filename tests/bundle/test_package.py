@@ -74,7 +74,9 @@ def test_what_runs_leave_and_exports_are_not_packed_unless_asked(polyps: Path, t
     without = set(package_bundle(polyps, tmp_path / "a.zip").files)
     with_exports = set(package_bundle(polyps, tmp_path / "b.zip", with_exports=True).files)
 
-    assert not any(name.startswith(("eval", "data", "__py", ".", "models")) for name in without)
+    assert not any(name.startswith(("eval", "data", "__py", ".")) for name in without)
+    shipped = {"models/model.json", "models/model.pt", "models/test_io.safetensors"}
+    assert {name for name in without if name.startswith("models")} == shipped
     assert with_exports - without == {"models/model.ts"}
 
 
