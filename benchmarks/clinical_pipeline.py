@@ -9,7 +9,8 @@ startup  From the start of the program to the first line of an input in ``manife
 memory   Peak memory of ``msrf-monai predict`` on 100, 1,000 and 5,000 small pictures with a network of one
          convolution; the target is that it does not grow.
 
-The network has the published width and seeded weights, which change no time. Everything is written into a temporary
+The network has the published width, the published size of images and seeded weights, which change no time; --features 8
+--size 128 is what the bundle ships. Everything is written into a temporary
 folder, exported networks too. Slides have ``benchmarks/slide_tiling.py``; 50,000 x 50,000 pixels are its ``--size
 50000``.
 
@@ -54,6 +55,7 @@ def main() -> None:
     parser.add_argument("--backends", nargs="+", default=["eager", "openvino"])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--features", type=int, default=32, help="width of the network; 32 is published")
+    parser.add_argument("--size", type=int, default=256, help="to which pictures are resized; 256 is published")
     parser.add_argument("--starts", type=int, default=3, help="how often the start is measured")
     parser.add_argument("--files", type=int, nargs="+", default=[100, 1000, 5000], help="small pictures for the memory")
     parser.add_argument("--folder", type=Path, help="keep everything here; default: a folder that is removed")
@@ -142,6 +144,8 @@ def in_own_process(options: argparse.Namespace, what: str, backend: str = "eager
         str(options.threads),
         "--features",
         str(options.features),
+        "--size",
+        str(options.size),
         "--images",
         str(options.images),
     ]
@@ -152,11 +156,16 @@ def in_own_process(options: argparse.Namespace, what: str, backend: str = "eager
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def network_overrides(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what makes the bundle's network the one that is measured."""
+    size = [options.size, options.size]
+    return {"network_def::features": options.features, "image_size": size, "patch_size": size}
+
+
 def command(options: argparse.Namespace, inputs: Path, output: Path, *, trivial: bool, backend: str = "eager") -> Any:
     """Return the line that a user would type."""
-    overrides = {"network_def::features": options.features}
-    if trivial:
-        overrides = {"network_def": TRIVIAL, "image_size": SMALL, "patch_size": SMALL}
+    trivially = {"network_def": TRIVIAL, "image_size": SMALL, "patch_size": SMALL}
+    overrides = trivially if trivial else network_overrides(options)
     line = [sys.executable, "-m", "msrf_monai.cli.main", "predict", str(BUNDLE), str(inputs), "--output", str(output)]
     line += ["--device", "cpu", "--backend", backend, "--threads", str(options.threads), "--quiet"]
     line += ["--weights", str(options.folder / ("trivial.pt" if trivial else "model.pt"))]
@@ -241,7 +250,7 @@ def save_weights(options: argparse.Namespace) -> dict[str, float]:
 
     options.folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
-    for name, change in (("model", {"network_def::features": options.features}), ("trivial", {"network_def": TRIVIAL})):
+    for name, change in (("model", network_overrides(options)), ("trivial", {"network_def": TRIVIAL})):
         torch.save(build_network(BUNDLE, **change).state_dict(), options.folder / f"{name}.pt")
     return {}
 
@@ -255,7 +264,7 @@ def loaded(options: argparse.Namespace) -> Any:
         backend=options.backends[0],
         weights=options.folder / "model.pt",
         num_threads=options.threads,
-        overrides=(("network_def::features", options.features),),
+        overrides=tuple(network_overrides(options).items()),
     )
     return Predictor.from_bundle(BUNDLE, settings)
 

@@ -83,7 +83,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--folder", type=Path, help="keep everything here; default: a folder that is removed")
     parser.add_argument("--json", type=Path, help="write the figures into this file too")
     options = parser.parse_args()
-    options.threads, options.features = 1, 4
+    options.threads, options.features, options.size = 1, 4, 64
     options.images = sorted(set(options.images))
     if options.images[0] <= 2 * EDGE:
         parser.error(f"--images: expected numbers above {2 * EDGE}")
