@@ -18,7 +18,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from msrf_monai.errors import DataError
 from msrf_monai.orientation import upright
-from msrf_monai.tiff import has_all_pieces, is_turned_by_opencv, why_unreadable
+from msrf_monai.stored_pixels import has_all_pieces, is_turned_by_opencv, stores_16_bits, why_unreadable
 from msrf_monai.transforms.picture import Picture
 
 __all__ = ["DEFAULT_MAX_PIXELS", "Palette", "read_raster"]
@@ -29,7 +29,6 @@ DEFAULT_MAX_PIXELS = 89_478_485
 Palette = Literal["colour", "index"]
 
 _ORIENTATION = 0x0112
-_BITS_PER_SAMPLE = 0x0102
 # Broken metadata makes Pillow fail in ways that it does not catch itself: a missing tag, a number of the wrong kind, ….
 _DAMAGE = (
     *(OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, OverflowError, TypeError, AttributeError),
@@ -122,13 +121,9 @@ def _decode(image: Image.Image, data: bytes, palette: Palette) -> Picture:
     rows = _decode_fast(image, data)
     if rows is not None:
         return Picture(rows, 255.0, is_lossy)
-    is_deep = image.mode == "RGB" and _is_deep(image, data)
-    left_to_turn = image.getexif().get(_ORIENTATION, 1) if is_deep and not is_turned_by_opencv(image) else 1
+    if image.mode in ("RGB", "RGBA") and stores_16_bits(image, data):
+        return Picture(_decode_deep(image, data), 65535.0)
     image.load()
-    if is_deep:
-        deep = _imdecode(data, cv2.IMREAD_ANYDEPTH, is_grey=False)
-        if deep is not None and deep.dtype == np.uint16:
-            return Picture(upright(deep, left_to_turn), 65535.0)
     image = ImageOps.exif_transpose(image)
     mode = image.mode
     if mode == "P" and palette == "index":
@@ -143,6 +138,17 @@ def _decode(image: Image.Image, data: bytes, palette: Palette) -> Picture:
     if mode in ("L", "LA", "La"):
         return Picture(_array(image.getchannel(0)), 255.0, is_lossy)
     return Picture(_array(image.convert("RGB")), 255.0, is_lossy)
+
+
+def _decode_deep(image: Image.Image, data: bytes) -> npt.NDArray[np.uint16]:
+    """Return the pixels of 16-bit colour, of which Pillow would keep 8 bits."""
+    # OpenCV turns the picture itself where the tag of a TIFF says how, though told not to, and never else
+    left_to_turn = 1 if is_turned_by_opencv(image) else image.getexif().get(_ORIENTATION, 1)
+    image.load()  # it finds what is cut short, and OpenCV does not
+    rows = _imdecode(data, cv2.IMREAD_ANYDEPTH, is_grey=False)
+    if rows is None or rows.dtype != np.uint16:
+        raise ValueError("16-bit colour could not be decoded; save it as 8-bit RGB")
+    return upright(rows, left_to_turn)
 
 
 def _array(image: Image.Image) -> npt.NDArray[Any]:
@@ -194,11 +200,3 @@ def _is_plain_png(data: bytes) -> bool:
             return True
         position = end
     return False
-
-
-def _is_deep(image: Image.Image, data: bytes) -> bool:
-    """Tell whether a file that Pillow gives as 8-bit RGB stores 16 bits a channel."""
-    if image.format == "PNG":
-        return data[24] == 16
-    tags = getattr(image, "tag_v2", None) or {}
-    return 16 in tuple(tags.get(_BITS_PER_SAMPLE, ()))

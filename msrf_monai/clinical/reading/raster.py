@@ -27,7 +27,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
@@ -37,12 +36,11 @@ from msrf_monai.clinical.reading.limits import Limits
 from msrf_monai.clinical.reading.png import has_all_pixels, is_interlaced_png, is_upright_png
 from msrf_monai.clinical.reading.refusal import RefusalCode, RefusedInput
 from msrf_monai.clinical.reading.regular import digest_of, read_regular
-from msrf_monai.orientation import upright
-from msrf_monai.tiff import has_all_pieces, is_turned_by_opencv, stored_size, why_unreadable
+from msrf_monai.stored_pixels import has_all_pieces, stored_size, stores_16_bits, why_unreadable
 
 __all__ = ["RasterPixels", "open_raster"]
 
-_ORIENTATION, _BITS_PER_SAMPLE = 0x0112, 0x0102
+_ORIENTATION = 0x0112
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "PPM", "GIF", "WEBP")
 _GREY = ("L", "LA", "La", "I;16", "I;16B", "I;16L", "I;16N", "I", "F", "1")
 
@@ -54,7 +52,6 @@ class _Header:
     format: str
     mode: str
     orientation: int
-    is_turned_by_opencv: bool
     is_deep_colour: bool
     is_clear: bool
     """Parts of the picture may be transparent."""
@@ -105,12 +102,7 @@ class RasterPixels:
         from msrf_monai.transforms.raster import read_raster
 
         with _refusing(data):
-            if self._header.is_deep_colour:
-                rows = _deep_colour(data)
-                if not self._header.is_turned_by_opencv:
-                    rows = upright(rows, self._header.orientation)
-            else:
-                rows = read_raster(data, "the picture", max_pixels=self._limits.frame_pixels).rows
+            rows = read_raster(data, "the picture", max_pixels=self._limits.frame_pixels).rows
         if rows.shape != self._header.shape:
             raise RefusedInput(
                 RefusalCode.DECODE_FAILED, "the picture is of another size than its header says; export it again"
@@ -228,9 +220,6 @@ def _read_header(data: bytes, limits: Limits) -> _Header:
                 RefusalCode.UNSUPPORTED, "the file holds several pages or frames; save the wanted one by itself"
             )
     with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-        tags = getattr(image, "tag_v2", None) or {}
-        is_deep = data[24] == 16 if image.format == "PNG" else 16 in tuple(tags.get(_BITS_PER_SAMPLE, ()))
-        is_deep_colour = is_deep and image.mode in ("RGB", "RGBA")
         # Pillow decodes a PNG down to its end to look for an orientation there
         is_upright = image.format == "PNG" and is_upright_png(data)
         orientation = 1 if is_upright else image.getexif().get(_ORIENTATION, 1)
@@ -238,8 +227,7 @@ def _read_header(data: bytes, limits: Limits) -> _Header:
             str(image.format),
             image.mode,
             orientation if orientation in range(1, 9) else 1,
-            is_turned_by_opencv(image),
-            is_deep_colour,
+            image.mode in ("RGB", "RGBA") and stores_16_bits(image, data),
             image.mode in ("RGBA", "PA", "LA", "La") or "transparency" in image.info,
             (rows, columns),
         )
@@ -265,11 +253,3 @@ def _check_mode(header: _Header, convert_unusual: bool) -> None:
         raise RefusedInput(
             RefusalCode.CMYK, "CMYK is made for printing and has no one RGB; save it as RGB, or allow conversion"
         )
-
-
-def _deep_colour(data: bytes) -> npt.NDArray[Any]:
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    if pixels is None or pixels.dtype != np.uint16:
-        raise RefusedInput(RefusalCode.DECODE_FAILED, "16-bit colour could not be decoded; save it as 8-bit RGB")
-    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))

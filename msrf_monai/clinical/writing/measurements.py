@@ -104,7 +104,7 @@ def build_report(
         raise InputError("a report refers to a binary segmentation, whose frames each show one segment")
     values, unit = areas(source, mask, segments)
     flags = flags or {}
-    told = "".join(f" {frame}: {' '.join(flags[frame])}" for frame in _flagged(values) if flags.get(frame))
+    told = "".join(f" {frame}: {' '.join(flags[frame])}" for frame in _frames_with_groups(values) if flags.get(frame))
     arguments = common_arguments("sr", source, identity, digest_of(values) + str(seg.SOPInstanceUID) + told)
     with guarded("build the report"):
         groups = list(_groups(highdicom, source, seg, segments, identity, values, unit, flags))
@@ -183,8 +183,8 @@ def _common(
     }
 
 
-def _flagged(values: npt.NDArray[Any]) -> list[int | None]:
-    """Return what has a group that can carry flags: frames in order, and None for a segment found nowhere."""
+def _frames_with_groups(values: npt.NDArray[Any]) -> list[int | None]:
+    """Return frames in order, and None at the end when there is a group of a segment found nowhere."""
     frames: list[int | None] = [int(frame) for frame in np.flatnonzero(values.any(axis=1))]
     return frames if values.any(axis=0).all() else [*frames, None]
 

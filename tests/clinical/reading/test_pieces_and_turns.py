@@ -200,3 +200,23 @@ def test_turns_that_do_not_exist_are_none(dtype: str, orientation: int, tmp_path
 
     np.testing.assert_array_equal(open_case(tmp_path / "picture.png").frame(0), pixels)
     np.testing.assert_array_equal(read_raster(_png(pixels, orientation), "picture.png").rows, pixels)
+
+
+@pytest.mark.parametrize("kind", ["tif", "png"])
+def test_sixteen_bit_colour_with_transparency_keeps_its_bits_and_is_refused_when_cut(kind: str, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(9).integers(1, 60_000, (40, 30, 4)).astype(np.uint16)
+    file = io.BytesIO()
+    if kind == "tif":
+        tifffile.imwrite(file, pixels, photometric="rgb", extrasamples=["unassalpha"], metadata=None)
+        data = file.getvalue()
+    else:
+        data = cv2.imencode(".png", pixels[..., [2, 1, 0, 3]])[1].tobytes()
+    (tmp_path / "picture").write_bytes(data)
+
+    np.testing.assert_array_equal(open_case(tmp_path / "picture").frame(0), pixels[..., :3])
+    np.testing.assert_array_equal(read_raster(data, "picture").rows, pixels[..., :3])
+    (tmp_path / "picture").write_bytes(data[: len(data) // 2])
+    with pytest.raises(RefusedInput):
+        open_case(tmp_path / "picture").frame(0)
+    with pytest.raises(DataError):
+        read_raster(data[: len(data) // 2], "picture")

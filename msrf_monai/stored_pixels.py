@@ -1,8 +1,8 @@
-"""What a TIFF file's tags say of its pixels, which decoders do not hold against the picture, or read wrongly.
+"""What the header of a picture's file says of its pixels, which decoders do not tell, do not check, or read wrongly.
 
-Pillow leaves rows black for which an uncompressed file has no strip or tile, and OpenCV fills them with whatever lay in
-memory. Both give other pixels than are stored for 16 bits plane by plane, and Pillow swaps the bytes of compressed
-32-bit numbers of big-endian files. Tags as in TIFF 6.0.
+Pillow gives 8 bits of 16-bit colour. It leaves rows of a TIFF black for which there is no strip or tile, and OpenCV
+fills them with whatever lay in memory. Both give other pixels than are stored for 16 bits plane by plane, and Pillow
+swaps the bytes of compressed 32-bit numbers of big-endian files. Tags as in TIFF 6.0.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-__all__ = ["has_all_pieces", "is_turned_by_opencv", "stored_size", "why_unreadable"]
+__all__ = ["has_all_pieces", "is_turned_by_opencv", "stored_size", "stores_16_bits", "why_unreadable"]
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _ORIENTATION = 256, 257, 258, 259, 274
 _STRIPS, _SAMPLES, _ROWS_OF_STRIP, _PLANAR = 273, 277, 278, 284
@@ -65,6 +65,16 @@ def is_turned_by_opencv(image: Image.Image) -> bool:
         image: as Pillow opened it; nothing of it has been decoded yet, for that takes the tag away.
     """
     return _tags(image).get(_ORIENTATION) in range(1, 9)
+
+
+def stores_16_bits(image: Image.Image, data: bytes) -> bool:
+    """Tell whether a PNG or TIFF has 16 bits a channel; no other format has.
+
+    Args:
+        image: as Pillow opened it.
+        data: the file's bytes.
+    """
+    return data[24] == 16 if image.format == "PNG" else 16 in _tags(image).get(_BITS, ())
 
 
 def stored_size(image: Image.Image) -> tuple[int, int]:
