@@ -59,7 +59,7 @@ def main() -> None:
         images = options.batch_size * (options.steps + 1)
         synthesize_dataset("lesion", Path(name) / "data", counts=(images, 1, 1), size=(options.image_size,) * 2)
         workflow = ConfigWorkflow(
-            config_file=[str(CONFIGS / "train.json"), str(CONFIGS / "sizes" / "small.json")],
+            config_file=str(CONFIGS / "train.json"),
             workflow_type="train",
             logging_file=False,
             bundle_root=name,

@@ -104,7 +104,7 @@ def _shortened(name: str, length: int) -> str:
 
 
 class PredictionGallery:
-    """Draw ``gallery.png`` from the best validation so far: its worst, middle and best images.
+    """Draw ``gallery.png`` from the best validation so far: its worst, middle and best images; its failures on request.
 
     Attach it to the evaluator. In training the picture is drawn anew whenever a validation is the best so far (so it
     is there after a crash and after an early stop), in a lone evaluation always. In distributed runs it shows images of
@@ -119,6 +119,7 @@ class PredictionGallery:
         max_cases: number of validation images, from the first, that are considered; each keeps at most
             20 * size_px**2 bytes (1.3 MB) in memory until the epoch ends.
         filename: name of the picture.
+        failures: number of images with the lowest Dice that ``failures.png`` beside it shows, worst first; 0: no file.
     """
 
     def __init__(
@@ -131,15 +132,20 @@ class PredictionGallery:
         channel: int = 0,
         max_cases: int = 200,
         filename: str = "gallery.png",
+        failures: int = 0,
     ) -> None:
-        if min(count, columns, max_cases) < 1 or size_px < 16:
-            raise ConfigError("a gallery needs count, columns and max_cases of 1 or more and size_px of 16 or more")
+        if min(count, columns, max_cases) < 1 or failures < 0 or size_px < 16:
+            raise ConfigError(
+                "a gallery needs count, columns and max_cases of 1 or more, failures of 0 or more "
+                "and size_px of 16 or more"
+            )
         self.path = Path(output_dir) / filename
         self.count = count
         self.columns = columns
         self.size_px = size_px
         self.channel = channel
         self.max_cases = max_cases
+        self.failures = failures
         self._cases: list[GalleryCase] = []
 
     def attach(self, engine: Any) -> None:
@@ -155,9 +161,14 @@ class PredictionGallery:
         if is_best and self._cases and idist.get_rank() == 0:
             ranked = sorted(self._cases, key=lambda case: (case.score, case.name))
             places = np.linspace(0, len(ranked) - 1, min(self.count, len(ranked))).round().astype(int)
-            draw_gallery([ranked[i] for i in places], self.path, columns=self.columns, size_px=self.size_px)
-            _LOGGER.info("gallery of predictions: %s", self.path)
+            self._draw([ranked[i] for i in places], self.path)
+            if self.failures:
+                self._draw(ranked[: self.failures], self.path.with_name("failures.png"))
         self._cases.clear()
+
+    def _draw(self, cases: list[GalleryCase], path: Path) -> None:
+        draw_gallery(cases, path, columns=self.columns, size_px=self.size_px)
+        _LOGGER.info("gallery of predictions: %s", path)
 
     def _collect(self, engine: Any) -> None:
         if idist.get_rank() != 0:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from monai.bundle import ConfigParser
 from PIL import Image
 
 from msrf_monai.bundle import build_network, export_torchscript, largest_difference, read_json
@@ -108,16 +109,24 @@ def test_every_data_set_of_the_article_has_an_overlay() -> None:
     assert {path.stem for path in (HIGMIS.configs / "datasets").glob("*.json")} == set(PUBLISHED_SIZES)
 
 
-def test_small_size_is_what_its_name_says(few_lesions: Path, tmp_path: Path) -> None:
-    small = {**SHORT, "train_limit": 2, "val_limit": 1}
+def test_default_size_is_the_small_one_that_was_trained(few_lesions: Path, tmp_path: Path) -> None:
+    default = {**SHORT, "train_limit": 2, "val_limit": 1}
     for key in ("features", "backbones", "discriminator_channels", "learning_rate"):
-        small.pop(key)
-    workflow = run_here(
-        HIGMIS, "train.json", "sizes/small.json", bundle_root=tmp_path, dataset_dir=few_lesions, **small
-    )
+        default.pop(key)
+    workflow = run_here(HIGMIS, "train.json", bundle_root=tmp_path, dataset_dir=few_lesions, **default)
     network = workflow.parser.get_parsed_content("network_def")
     assert sum(p.numel() for p in network.lesion.parameters()) == 2_528_492
     assert np.isfinite(history(tmp_path)[0]["train_loss"])
+
+
+@pytest.mark.parametrize("overlay", ["sizes/published.json", "recipes/published.json"])
+def test_published_size_is_the_article_s(overlay: str) -> None:
+    parser = ConfigParser(read_json(HIGMIS.configs / "train.json"))
+    parser.update(read_json(HIGMIS.configs / overlay))
+    network, discriminator = (parser.get_parsed_content(key) for key in ("network_def", "lesion_discriminator_def"))
+    assert sum(p.numel() for p in network.lesion.parameters()) == 67_983_357
+    assert sum(p.numel() for p in discriminator.parameters()) == 2_767_553
+    assert parser["image_size"] == parser["patch_size"] == [256, 256]
 
 
 def test_published_recipe_monitors_the_better_of_and_and_or_and_lets_nothing_couple(

@@ -119,6 +119,7 @@ SMALLER = {
         training={"patch_size": [32, 32], "crops_per_image": 1, "train_limit": 4},
         special={
             "cross-dataset": {"override": "features=[4,8,8]"},
+            "training.*runs/plain": {"val_interval": 1},
             "recipes/published(_inference)?.json": {"image_size": [48, 32], "window_size": [48, 32]},
             "recipes/published.json": {"patch_size": [48, 32]},
         },
@@ -130,7 +131,6 @@ SMALLER = {
         training={"train_limit": 4, "val_limit": 2, "discriminator_channels": [4, 8]},
         special={
             "--vgg_weights": {"backbones": None, "train_limit": 2, "val_limit": 1, "batch_size": 2, "use_ema": False},
-            "--resume": {"ckpt_dir": "runs/busi40/models", "output_dir": "runs/busi40/train"},
             "training.*multi_domain": {"samples_per_epoch": 4},
             "evaluating.*multi_domain": {"val_limit": 2},
             "--mc_samples 20": {"mc_samples": 2},

@@ -85,6 +85,17 @@ def test_the_gallery_goes_from_the_worst_to_the_best(tmp_path: Path, monkeypatch
     assert drawn[0][0].truth.shape == (24, 16)
 
 
+def test_the_failures_are_the_images_with_the_lowest_score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: dict[str, list[str]] = {}
+
+    def draw(cases: list[GalleryCase], path: Path, **_: int) -> None:
+        drawn[path.name] = [case.name for case in cases]
+
+    monkeypatch.setattr("msrf_monai.engines.gallery.draw_gallery", draw)
+    _evaluate(PredictionGallery(str(tmp_path), count=2, failures=3), [8, 1, 4, 2, 6])
+    assert drawn == {"gallery.png": ["c1.png", "c8.png"], "failures.png": ["c1.png", "c2.png", "c4.png"]}
+
+
 def test_only_the_best_validation_or_a_lone_evaluation_is_drawn(tmp_path: Path) -> None:
     gallery = PredictionGallery(str(tmp_path))
     _evaluate(gallery, [1, 2], is_best=False)
@@ -128,6 +139,8 @@ def test_empty_galleries_are_refused(tmp_path: Path) -> None:
         draw_gallery([], tmp_path / "g.png")
     with pytest.raises(ConfigError, match="a gallery needs"):
         PredictionGallery(str(tmp_path), count=0)
+    with pytest.raises(ConfigError, match="failures of 0 or more"):
+        PredictionGallery(str(tmp_path), failures=-1)
 
 
 def test_an_evaluation_without_images_draws_nothing(tmp_path: Path) -> None:
