@@ -93,6 +93,7 @@ def _lay_imff(root: Path) -> None:
 
 def _lay_higmis(root: Path) -> None:
     draw_breasts(root / "downloads" / "Dataset_BUSI_with_GT", 30)
+    draw_split(root / "downloads" / "BUSI-40", 12, "random_80_10_10", stem="benign_")
     draw_heads(root / "downloads" / "ct-ich", 6)
     draw_trunks(root / "weights")
     _draw(root / "data", "lesion", "cvc_clinicdb", "monuseg", "glas", "isic2018", "drive", "montgomery", "promise12")

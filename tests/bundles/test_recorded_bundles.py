@@ -1,4 +1,4 @@
-"""Bundles that have weights are what was recorded of them, in every form that the network is run in."""
+"""Every bundle has weights and is what was recorded of it, in every form that the network is run in."""
 
 from __future__ import annotations
 
@@ -14,17 +14,16 @@ from msrf_monai.cli.main import app
 from msrf_monai.clinical.quality import QualityLimits
 from support.bundle_runs import BUNDLES
 
-TRAINED = [ours.folder for ours in BUNDLES if (ours.folder / "models" / "model.pt").is_file()]
+each_bundle = pytest.mark.parametrize("bundle", [ours.folder for ours in BUNDLES], ids=lambda each: each.name)
+MAX_WEIGHTS_MB = 25
 
 
-def test_there_is_a_bundle_with_weights() -> None:
-    assert TRAINED
-
-
-@pytest.mark.parametrize("bundle", TRAINED, ids=lambda each: each.name)
-def test_a_bundle_with_weights_is_recorded_and_calibrated(bundle: Path) -> None:
+@each_bundle
+def test_a_bundle_has_weights_and_is_recorded_and_calibrated(bundle: Path) -> None:
     metadata = json.loads((bundle / "configs" / "metadata.json").read_text(encoding="utf-8"))
 
+    assert (bundle / "models" / "model.pt").stat().st_size <= MAX_WEIGHTS_MB * 10**6
+    assert metadata["eval_metrics"]
     assert (bundle / STORED_IO).is_file()
     assert (bundle / SUMS).is_file()
     assert metadata["quality_calibration"]["false_alarm_rate"] <= 0.05
@@ -33,7 +32,7 @@ def test_a_bundle_with_weights_is_recorded_and_calibrated(bundle: Path) -> None:
     assert limits.traits
 
 
-@pytest.mark.parametrize("bundle", TRAINED, ids=lambda each: each.name)
+@each_bundle
 def test_it_gives_its_stored_outputs_in_every_form(bundle: Path) -> None:
     done = CliRunner().invoke(app, ["verify", str(bundle), "--json"])
 

@@ -16,18 +16,18 @@ from msrf_monai.networks.backbones import DenseNet201Taps, VGG16Taps
 SIZE = (36, 48)
 
 
-def draw_pairs(folder: Path, count: int) -> None:
+def draw_pairs(folder: Path, count: int, stem: str = "p") -> None:
     """``images`` and ``masks``, as Kvasir-SEG and ISIC come."""
     for number in range(count):
         case = synthesize_case("lesion", number, SIZE)
-        _save(case.image, folder / "images" / f"p{number:02d}.jpg")
-        _save(_white(case.mask), folder / "masks" / f"p{number:02d}.png")
+        _save(case.image, folder / "images" / f"{stem}{number:02d}.jpg")
+        _save(_white(case.mask), folder / "masks" / f"{stem}{number:02d}.png")
 
 
-def draw_split(folder: Path, count: int, name: str) -> None:
+def draw_split(folder: Path, count: int, name: str, stem: str = "p") -> None:
     """The same with a splits.json, as the copies come that the shipped weights were trained on."""
-    draw_pairs(folder, count)
-    names = [f"p{number:02d}" for number in range(count)]
+    draw_pairs(folder, count, stem)
+    names = [f"{stem}{number:02d}" for number in range(count)]
     parts = {"train": names[: count // 2], "val": names[count // 2 : -count // 4], "test": names[-count // 4 :]}
     (folder / "splits.json").write_text(json.dumps({name: parts}))
 
