@@ -1,6 +1,6 @@
 """A training iteration of Hi-gMISnet's small configuration: which share of its time the networks have.
 
-The bundle is opened as it is, with its overlay for two cores, through MONAI's ConfigWorkflow. An iteration is all that
+The bundle is opened as it is, at its default size, through MONAI's ConfigWorkflow. An iteration is all that
 one costs: the batch with its augmentation, both generators and both discriminators forward and backward, losses,
 optimisers, moving average. Counted as the networks' are the calls of the networks and the backward passes (which take
 in those of the losses). The target is a share of at least 0.9.

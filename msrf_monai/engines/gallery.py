@@ -30,6 +30,7 @@ _PREDICTION_COLOUR = (255, 196, 0)
 _MARGIN_PX = 6
 _CAPTION_PX = 34
 _HEADER_PX = 28
+FAILURES = "failures.png"
 
 
 @dataclass(frozen=True)
@@ -116,10 +117,11 @@ class PredictionGallery:
         columns: number of images in a row.
         size_px: side of the square into which each image is fitted.
         channel: channel of prediction and truth that is drawn.
-        max_cases: number of validation images, from the first, that are considered; each keeps at most
-            20 * size_px**2 bytes (1.3 MB) in memory until the epoch ends.
+        max_cases: number of validation images, from the first, among which the picture's are chosen; each keeps at
+            most 20 * size_px**2 bytes (1.3 MB) in memory until the epoch ends.
         filename: name of the picture.
-        failures: number of images with the lowest Dice that ``failures.png`` beside it shows, worst first; 0: no file.
+        failures: number of images with the lowest Dice of all that ``failures.png`` in the same folder shows, worst
+            first; 0: no such file.
     """
 
     def __init__(
@@ -139,6 +141,8 @@ class PredictionGallery:
                 "a gallery needs count, columns and max_cases of 1 or more, failures of 0 or more "
                 "and size_px of 16 or more"
             )
+        if failures and filename == FAILURES:
+            raise ConfigError(f"filename {filename!r} is the name of the picture of failures; choose another one")
         self.path = Path(output_dir) / filename
         self.count = count
         self.columns = columns
@@ -147,10 +151,11 @@ class PredictionGallery:
         self.max_cases = max_cases
         self.failures = failures
         self._cases: list[GalleryCase] = []
+        self._worst: list[GalleryCase] = []
 
     def attach(self, engine: Any) -> None:
         """Register with an evaluator whose post-processing decides the masks."""
-        engine.add_event_handler(Events.EPOCH_STARTED, self._cases.clear)
+        engine.add_event_handler(Events.EPOCH_STARTED, self._forget)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
@@ -159,25 +164,33 @@ class PredictionGallery:
         state = engine.state
         is_best = state.key_metric_name is None or state.best_metric_epoch == state.epoch
         if is_best and self._cases and idist.get_rank() == 0:
-            ranked = sorted(self._cases, key=lambda case: (case.score, case.name))
+            ranked = sorted(self._cases, key=_from_the_worst)
             places = np.linspace(0, len(ranked) - 1, min(self.count, len(ranked))).round().astype(int)
             self._draw([ranked[i] for i in places], self.path)
-            if self.failures:
-                self._draw(ranked[: self.failures], self.path.with_name("failures.png"))
+            if self._worst:
+                self._draw(self._worst, self.path.with_name(FAILURES))
+        self._forget()
+
+    def _forget(self) -> None:
         self._cases.clear()
+        self._worst.clear()
 
     def _draw(self, cases: list[GalleryCase], path: Path) -> None:
         draw_gallery(cases, path, columns=self.columns, size_px=self.size_px)
-        _LOGGER.info("gallery of predictions: %s", path)
+        _LOGGER.info("pictures of predictions: %s", path)
 
     def _collect(self, engine: Any) -> None:
         if idist.get_rank() != 0:
             return
         names = case_names(engine.state.batch)
         for item, name in zip(engine.state.output, names, strict=True):
-            if len(self._cases) >= self.max_cases:
+            is_early = len(self._cases) < self.max_cases
+            if not is_early and not self.failures:
                 return
-            self._cases.append(self._case(item, Path(name).name))
+            case = self._case(item, Path(name).name)
+            if is_early:
+                self._cases.append(case)
+            self._worst = sorted([*self._worst, case], key=_from_the_worst)[: self.failures]
 
     def _case(self, item: dict[str, Tensor], name: str) -> GalleryCase:
         # MONAI's axes are (C, columns, rows), the picture's are (rows, columns): hence the transpositions.
@@ -193,6 +206,10 @@ class PredictionGallery:
             truth=truth.numpy()[::step, ::step],
             prediction=prediction.numpy()[::step, ::step],
         )
+
+
+def _from_the_worst(case: GalleryCase) -> tuple[float, str]:
+    return case.score, case.name
 
 
 def _picture(image: Tensor) -> NDArray[np.uint8]:

@@ -18,7 +18,7 @@ BUNDLES = sorted(path.parents[1] for path in (ROOT / "bundles").glob("*/configs/
 # Overlays that work with every configuration of their bundle; recipes, which are for training, or for inference where
 # their name says so.
 ANYWHERE, RECIPES = ("datasets", "recalibration", "widths", "sizes", "ablations"), "recipes"
-# Hi-gMISnet has 136 million parameters: these checks take it narrow and without trunks.
+# At its published size Hi-gMISnet has 136 million parameters: these checks take it narrow and without trunks.
 OF_A_SIZE_TO_TEST: dict[str, dict[str, Any]] = {
     "higmisnet_breast_ultrasound_segmentation": {"network_def::features": 4, "network_def::backbones": []}
 }

@@ -119,14 +119,23 @@ def test_default_size_is_the_small_one_that_was_trained(few_lesions: Path, tmp_p
     assert np.isfinite(history(tmp_path)[0]["train_loss"])
 
 
-@pytest.mark.parametrize("overlay", ["sizes/published.json", "recipes/published.json"])
-def test_published_size_is_the_article_s(overlay: str) -> None:
+@pytest.mark.parametrize(
+    ("overlays", "width_and_height"),
+    [
+        (["sizes/published.json", "datasets/glas.json"], [512, 512]),
+        (["datasets/glas.json", "sizes/published.json"], [512, 512]),
+        (["recipes/published.json"], [256, 256]),
+    ],
+    ids=["before a data set", "behind it", "recipe"],
+)
+def test_published_size_is_the_article_s(overlays: list[str], width_and_height: list[int]) -> None:
     parser = ConfigParser(read_json(HIGMIS.configs / "train.json"))
-    parser.update(read_json(HIGMIS.configs / overlay))
+    for overlay in overlays:
+        parser.update(read_json(HIGMIS.configs / overlay))
     network, discriminator = (parser.get_parsed_content(key) for key in ("network_def", "lesion_discriminator_def"))
     assert sum(p.numel() for p in network.lesion.parameters()) == 67_983_357
     assert sum(p.numel() for p in discriminator.parameters()) == 2_767_553
-    assert parser["image_size"] == parser["patch_size"] == [256, 256]
+    assert parser["image_size"] == parser["patch_size"] == width_and_height
 
 
 def test_published_recipe_monitors_the_better_of_and_and_or_and_lets_nothing_couple(

@@ -79,8 +79,10 @@ def test_same_seed_gives_the_same_weights_and_resume_the_same_as_no_stop(
 def test_evaluation_has_a_row_for_each_test_image(bundle: Bundle, trained: Train, evaluated: Evaluate) -> None:
     job = trained(bundle)
 
-    cases = table(evaluated(job) / "cases.csv")
+    out = evaluated(job)
+    cases = table(out / "cases.csv")
 
+    assert all((out / name).stat().st_size > 500 for name in ("gallery.png", "failures.png"))
     assert {Path(row["file"]).stem for row in cases} == {
         Path(item["image"]).stem for item in load_datalist(job.data, "test")
     }

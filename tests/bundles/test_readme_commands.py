@@ -134,6 +134,7 @@ SMALLER = {
             "--vgg_weights": {"backbones": None, "train_limit": 2, "val_limit": 1, "batch_size": 2, "use_ema": False},
             "training.*multi_domain": {"samples_per_epoch": 4},
             "evaluating.*multi_domain": {"val_limit": 2},
+            "--weights runs/published_size": {"backbones": None},
             "--mc_samples 20": {"mc_samples": 2},
         },
     ),

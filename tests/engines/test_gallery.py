@@ -94,6 +94,8 @@ def test_the_failures_are_the_images_with_the_lowest_score(tmp_path: Path, monke
     monkeypatch.setattr("msrf_monai.engines.gallery.draw_gallery", draw)
     _evaluate(PredictionGallery(str(tmp_path), count=2, failures=3), [8, 1, 4, 2, 6])
     assert drawn == {"gallery.png": ["c1.png", "c8.png"], "failures.png": ["c1.png", "c2.png", "c4.png"]}
+    _evaluate(PredictionGallery(str(tmp_path), max_cases=2, failures=1), [8, 6, 4, 2])  # a late one is found too
+    assert drawn == {"gallery.png": ["c6.png", "c8.png"], "failures.png": ["c2.png"]}
 
 
 def test_only_the_best_validation_or_a_lone_evaluation_is_drawn(tmp_path: Path) -> None:
@@ -141,6 +143,8 @@ def test_empty_galleries_are_refused(tmp_path: Path) -> None:
         PredictionGallery(str(tmp_path), count=0)
     with pytest.raises(ConfigError, match="failures of 0 or more"):
         PredictionGallery(str(tmp_path), failures=-1)
+    with pytest.raises(ConfigError, match="name of the picture of failures"):
+        PredictionGallery(str(tmp_path), failures=1, filename="failures.png")
 
 
 def test_an_evaluation_without_images_draws_nothing(tmp_path: Path) -> None:
