@@ -74,7 +74,13 @@ def _draw(folder: Path, kind: str, *names: str) -> None:
         (folder / name).symlink_to(folder / names[0])
 
 
+def _lay_plain(root: Path) -> None:
+    """The skin bundle beside the folder: cards train the plain U-Net with it."""
+    (root.parent / SSR.folder_name).symlink_to(SSR.folder)
+
+
 def _lay_msrf(root: Path) -> None:
+    _lay_plain(root)
     draw_pairs(root / "downloads" / "Kvasir-SEG", 30)
     draw_split(root / "downloads" / "Kvasir-SEG-400", 12, "random_80_10_10")
     _draw(root / "data", "lesion", "mine", "dsb2018")
@@ -92,6 +98,7 @@ def _lay_imff(root: Path) -> None:
 
 
 def _lay_higmis(root: Path) -> None:
+    _lay_plain(root)
     draw_breasts(root / "downloads" / "Dataset_BUSI_with_GT", 30)
     draw_split(root / "downloads" / "BUSI-40", 12, "random_80_10_10", stem="benign_")
     draw_heads(root / "downloads" / "ct-ich", 6)
@@ -99,6 +106,7 @@ def _lay_higmis(root: Path) -> None:
     _draw(root / "data", "lesion", "cvc_clinicdb", "monuseg", "glas", "isic2018", "drive", "montgomery", "promise12")
 
 
+PLAIN: Words = {"network_def::features": [4, 8, 16, 16]}
 NARROW = {"features": [4, 8, 8], "window_size": [48, 48]}
 SMALLER = {
     MSRF: Smaller(
@@ -106,6 +114,7 @@ SMALLER = {
         network={"network_def::features": 2},
         sizes={"image_size": [48, 32], "patch_size": [48, 32]},
         training={"train_limit": 4},
+        special={"recalibration/none": PLAIN},
     ),
     SSR: Smaller(
         lay=_lay_ssr,
@@ -132,6 +141,8 @@ SMALLER = {
         training={"train_limit": 4, "val_limit": 2, "discriminator_channels": [4, 8]},
         special={
             "--vgg_weights": {"backbones": None, "train_limit": 2, "val_limit": 1, "batch_size": 2, "use_ema": False},
+            "recalibration/none": PLAIN
+            | dict.fromkeys(("features", "backbones", "val_limit", "discriminator_channels")),
             "training.*multi_domain": {"samples_per_epoch": 4},
             "evaluating.*multi_domain": {"val_limit": 2},
             "--weights runs/published_size": {"backbones": None},
