@@ -30,7 +30,7 @@ _PREDICTION_COLOUR = (255, 196, 0)
 _MARGIN_PX = 6
 _CAPTION_PX = 34
 _HEADER_PX = 28
-FAILURES = "failures.png"
+_FAILURES = "failures.png"
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class PredictionGallery:
                 "a gallery needs count, columns and max_cases of 1 or more, failures of 0 or more "
                 "and size_px of 16 or more"
             )
-        if failures and filename == FAILURES:
+        if failures and filename == _FAILURES:
             raise ConfigError(f"filename {filename!r} is the name of the picture of failures; choose another one")
         self.path = Path(output_dir) / filename
         self.count = count
@@ -168,7 +168,7 @@ class PredictionGallery:
             places = np.linspace(0, len(ranked) - 1, min(self.count, len(ranked))).round().astype(int)
             self._draw([ranked[i] for i in places], self.path)
             if self._worst:
-                self._draw(self._worst, self.path.with_name(FAILURES))
+                self._draw(self._worst, self.path.with_name(_FAILURES))
         self._forget()
 
     def _forget(self) -> None:
