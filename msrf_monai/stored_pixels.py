@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-__all__ = ["has_all_pieces", "is_turned_by_opencv", "stored_size", "stores_16_bits", "why_unreadable"]
+__all__ = ["has_all_pieces", "is_deep_colour", "is_turned_by_opencv", "stored_size", "why_unreadable"]
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _ORIENTATION = 256, 257, 258, 259, 274
 _STRIPS, _SAMPLES, _ROWS_OF_STRIP, _PLANAR = 273, 277, 278, 284
@@ -67,13 +67,15 @@ def is_turned_by_opencv(image: Image.Image) -> bool:
     return _tags(image).get(_ORIENTATION) in range(1, 9)
 
 
-def stores_16_bits(image: Image.Image, data: bytes) -> bool:
-    """Tell whether a PNG or TIFF has 16 bits a channel; no other format has.
+def is_deep_colour(image: Image.Image, data: bytes) -> bool:
+    """Tell whether a PNG or TIFF has colours of 16 bits a channel, of which Pillow gives 8; no other format has.
 
     Args:
         image: as Pillow opened it.
         data: the file's bytes.
     """
+    if image.mode not in ("RGB", "RGBA"):
+        return False
     return data[24] == 16 if image.format == "PNG" else 16 in _tags(image).get(_BITS, ())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -190,7 +191,7 @@ class PredictionGallery:
             case = self._case(item, Path(name).name)
             if is_early:
                 self._cases.append(case)
-            self._worst = sorted([*self._worst, case], key=_from_the_worst)[: self.failures]
+            self._worst = heapq.nsmallest(self.failures, [*self._worst, case], key=_from_the_worst)
 
     def _case(self, item: dict[str, Tensor], name: str) -> GalleryCase:
         # MONAI's axes are (C, columns, rows), the picture's are (rows, columns): hence the transpositions.

@@ -18,7 +18,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from msrf_monai.errors import DataError
 from msrf_monai.orientation import upright
-from msrf_monai.stored_pixels import has_all_pieces, is_turned_by_opencv, stores_16_bits, why_unreadable
+from msrf_monai.stored_pixels import has_all_pieces, is_deep_colour, is_turned_by_opencv, why_unreadable
 from msrf_monai.transforms.picture import Picture
 
 __all__ = ["DEFAULT_MAX_PIXELS", "Palette", "read_raster"]
@@ -121,7 +121,7 @@ def _decode(image: Image.Image, data: bytes, palette: Palette) -> Picture:
     rows = _decode_fast(image, data)
     if rows is not None:
         return Picture(rows, 255.0, is_lossy)
-    if image.mode in ("RGB", "RGBA") and stores_16_bits(image, data):
+    if is_deep_colour(image, data):
         return Picture(_decode_deep(image, data), 65535.0)
     image.load()
     image = ImageOps.exif_transpose(image)

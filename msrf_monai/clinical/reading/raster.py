@@ -36,7 +36,7 @@ from msrf_monai.clinical.reading.limits import Limits
 from msrf_monai.clinical.reading.png import has_all_pixels, is_interlaced_png, is_upright_png
 from msrf_monai.clinical.reading.refusal import RefusalCode, RefusedInput
 from msrf_monai.clinical.reading.regular import digest_of, read_regular
-from msrf_monai.stored_pixels import has_all_pieces, stored_size, stores_16_bits, why_unreadable
+from msrf_monai.stored_pixels import has_all_pieces, is_deep_colour, stored_size, why_unreadable
 
 __all__ = ["RasterPixels", "open_raster"]
 
@@ -227,7 +227,7 @@ def _read_header(data: bytes, limits: Limits) -> _Header:
             str(image.format),
             image.mode,
             orientation if orientation in range(1, 9) else 1,
-            image.mode in ("RGB", "RGBA") and stores_16_bits(image, data),
+            is_deep_colour(image, data),
             image.mode in ("RGBA", "PA", "LA", "La") or "transparency" in image.info,
             (rows, columns),
         )
